@@ -165,6 +165,18 @@ func (s Scheme) kind() (Scheme, int) {
 	return s, 1
 }
 
+// MaxForeignKinds is how many kinds of work the hashes of other systems may need together. A failed sign-in does all of
+// them. Those of Argon2 and scrypt differ by their parameters; bcrypt is none of them, because its work is a part of that
+// of own hashes or adds up with it.
+const MaxForeignKinds = 4
+
+// Foreign returns the scheme that stands for all whose work is of the same kind. ok is false if that is the kind of own
+// hashes, or no work.
+func (s Scheme) Foreign() (kind Scheme, ok bool) {
+	kind, n := s.kind()
+	return kind, n > 0 && kind.algorithm != bcryptName
+}
+
 // Add makes the load include the work of a scheme.
 func (l Load) Add(s Scheme) {
 	if kind, n := s.kind(); n > 0 {

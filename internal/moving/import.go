@@ -10,8 +10,10 @@ import (
 	"hash/maphash"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -31,6 +33,8 @@ type Entry struct {
 	Account identity.MovedAccount
 	Foreign bool // the hash is of another system, so a $2a$ is not an own one
 	Refused error
+
+	scheme hashes.Scheme // of the hash
 }
 
 // Progress is how far an import is.
@@ -51,7 +55,10 @@ type Batch struct {
 	Import   string   // which import it belongs to
 	Before   Progress // as it was recorded; ErrInterfered if it is not
 	Accounts []identity.MovedAccount
-	// Refuse is called with the accounts that are not stored, because their values are taken. It returns what is
+	// Exclude is called with the schemes of the hashes that are stored, while no other import adds one. It returns which
+	// accounts are not stored because of theirs, by their index. Nil: all may be.
+	Exclude func(schemes []string) map[int]bool
+	// Refuse is called with the other accounts that are not stored, because their values are taken. It returns what is
 	// recorded when the batch is stored.
 	Refuse func([]Taken) (Progress, error)
 	DryRun bool // store nothing
@@ -82,6 +89,8 @@ type Import struct {
 	DryRun  bool
 	Resume  bool
 	Report  func(Progress) // called after each batch
+
+	planned []hashes.Scheme // of a dry run
 }
 
 // ID names the import of these files. It is a digest of their content, so that a file that has changed is another
@@ -259,6 +268,7 @@ func (i *Import) checkOne(e *Entry) error {
 	if err != nil {
 		return fmt.Errorf("password_hash: %w", err)
 	}
+	e.scheme = imported.Scheme
 	if err := i.Check(&e.Account); err != nil {
 		if failed, ok := errors.AsType[*identity.Error](err); ok {
 			return errors.New(failed.Message)
@@ -310,14 +320,21 @@ func (i *Import) store(ctx context.Context, id string, before Progress, entries 
 			indexes = append(indexes, k)
 		}
 	}
+	var excluded map[int]bool
+	if slices.ContainsFunc(indexes, func(k int) bool { _, foreign := entries[k].scheme.Foreign(); return foreign }) {
+		b.Exclude = func(schemes []string) map[int]bool {
+			excluded = i.exclude(schemes, entries, indexes)
+			return excluded
+		}
+	}
 	b.Refuse = func(taken []Taken) (Progress, error) {
 		for _, t := range taken {
 			entries[indexes[t.Index]].Refused = t.reason()
 		}
 		after = before
 		after.Read += int64(len(entries))
-		after.Imported += int64(len(b.Accounts) - len(taken))
-		after.Refused += int64(len(entries) - len(b.Accounts) + len(taken))
+		after.Imported += int64(len(b.Accounts) - len(excluded) - len(taken))
+		after.Refused += int64(len(entries)-len(b.Accounts)) + int64(len(excluded)+len(taken))
 		var err error
 		if refused != nil {
 			after.RefusedBytes, err = writeRefused(refused, before.RefusedBytes, entries)
@@ -328,6 +345,50 @@ func (i *Import) store(ctx context.Context, id string, before Progress, entries 
 		return before, err
 	}
 	return after, nil
+}
+
+// exclude refuses accounts whose hashes would bring too many kinds of work. The first kinds are admitted.
+func (i *Import) exclude(stored []string, entries []Entry, indexes []int) map[int]bool {
+	kinds := map[hashes.Scheme]string{} // with the first scheme of each
+	add := func(s hashes.Scheme) (admitted bool) {
+		kind, foreign := s.Foreign()
+		if _, has := kinds[kind]; !foreign || has {
+			return true
+		}
+		if len(kinds) >= hashes.MaxForeignKinds {
+			return false
+		}
+		kinds[kind] = s.String()
+		return true
+	}
+	for _, text := range stored {
+		if scheme, err := hashes.ParseScheme(text); err == nil {
+			if kind, foreign := scheme.Foreign(); foreign {
+				kinds[kind] = scheme.String()
+			}
+		}
+	}
+	for _, scheme := range i.planned {
+		add(scheme)
+	}
+	excluded := map[int]bool{}
+	for n, k := range indexes {
+		e := &entries[k]
+		if add(e.scheme) {
+			continue
+		}
+		excluded[n] = true
+		e.Refused = fmt.Errorf("password_hash: %s would be one kind too many: each failed sign-in takes the work of all kinds, "+
+			"and those of %s are in use; import the account without a hash", e.scheme, strings.Join(slices.Sorted(maps.Values(kinds)), ", "))
+	}
+	if i.DryRun { // nothing is stored, so the next batch would not know
+		for k := range entries {
+			if _, foreign := entries[k].scheme.Foreign(); foreign && entries[k].Refused == nil && !slices.Contains(i.planned, entries[k].scheme) {
+				i.planned = append(i.planned, entries[k].scheme)
+			}
+		}
+	}
+	return excluded
 }
 
 func (t Taken) reason() error {

@@ -76,7 +76,15 @@ func (s *Store) ImportBatch(ctx context.Context, b moving.Batch) error {
 				return errors.Join(err, moving.ErrInterfered)
 			}
 		}
-		taken, err := stage(ctx, tx, st, b.Accounts)
+		var excluded map[int]bool
+		if b.Exclude != nil {
+			schemes, err := lockSchemes(ctx, tx)
+			if err != nil {
+				return err
+			}
+			excluded = b.Exclude(schemes)
+		}
+		taken, err := stage(ctx, tx, st, b.Accounts, excluded)
 		if err != nil {
 			return err
 		}
@@ -88,13 +96,36 @@ func (s *Store) ImportBatch(ctx context.Context, b moving.Batch) error {
 	})
 }
 
-// stage copies accounts into a table of the transaction, and runs a statement over it, which returns the accounts whose
-// values are taken.
-func stage(ctx context.Context, tx pgx.Tx, st *statement, accounts []identity.MovedAccount) ([]moving.Taken, error) {
+// lockSchemes returns the schemes of the stored hashes. Until the transaction ends, other imports that add hashes of
+// other systems wait.
+func lockSchemes(ctx context.Context, tx pgx.Tx) ([]string, error) {
+	if err := named("LockSchemes").exec(ctx, tx, nil); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, named("FindPasswordSchemes").sql) // sees what was committed before the lock was given
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// stage copies accounts into a table of the transaction, except for some, and runs a statement over it, which returns the
+// accounts whose values are taken.
+func stage(
+	ctx context.Context, tx pgx.Tx, st *statement, accounts []identity.MovedAccount, except map[int]bool,
+) ([]moving.Taken, error) {
 	if err := named("CreateStaging").exec(ctx, tx, nil); err != nil {
 		return nil, err
 	}
-	rows := pgx.CopyFromSlice(len(accounts), func(i int) ([]any, error) {
+	i := -1
+	rows := pgx.CopyFromFunc(func() ([]any, error) {
+		i++
+		for except[i] {
+			i++
+		}
+		if i == len(accounts) {
+			return nil, nil
+		}
 		a := &accounts[i]
 		return []any{
 			i, id(a.ID), stored(a.Username, a.ID), stored(a.CanonicalUsername, a.ID), a.Email, a.CanonicalEmail,

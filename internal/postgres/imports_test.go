@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/moving"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
@@ -130,6 +131,111 @@ func TestExportAndImportAreEqual(t *testing.T) {
 	testenv.NoError(t, os.WriteFile(path, content[:len(content)-1], 0o600))
 	if err := moving.CheckManifest(path); err == nil || !strings.Contains(err.Error(), "manifest") {
 		t.Errorf("a file that was cut: %v", err)
+	}
+}
+
+// hashed returns an account with a hash of another system, for an import of its own.
+func hashed(n int, hash string) moving.Entry {
+	return moving.Entry{File: "f", Number: n + 1, Foreign: true, Account: identity.MovedAccount{
+		Email: fmt.Sprintf("hashed%d@example.com", n), EmailVerified: true, PasswordHash: hash,
+	}}
+}
+
+func each(entries ...moving.Entry) iter.Seq2[moving.Entry, error] {
+	return func(yield func(moving.Entry, error) bool) {
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func argon2(memory int) string {
+	return hashes.Argon2("argon2id", memory, 1, 1, []byte("a salt of 16 B.."), make([]byte, 32))
+}
+
+// Each kind of hash makes every failed sign-in slower, so their number is bounded, whatever is imported in how many runs.
+func TestImportAdmitsFewKindsOfHashes(t *testing.T) {
+	t.Parallel()
+	pbkdf2 := func(iterations int) string {
+		return hashes.PBKDF2("pbkdf2-sha256", iterations, []byte("a salt of 16 B.."), make([]byte, 32))
+	}
+	const bcrypt10, digest = "$2y$10$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "88e4ddd2402d92d50e1879d6ecd9ffd4"
+	entries := []moving.Entry{
+		hashed(0, argon2(16)), hashed(1, argon2(17)), hashed(2, pbkdf2(100)),
+		hashed(3, pbkdf2(200)), // of the kind of the former one: the work adds up
+		hashed(4, bcrypt10), hashed(5, digest), hashed(6, ""), hashed(7, hashes.Migrating),
+		hashed(8, argon2(18)), hashed(9, argon2(19)), hashed(10, argon2(20)), hashed(11, argon2(16)),
+	}
+	for range 64 { // the rest is in another batch
+		entries = append(entries, hashed(len(entries), digest))
+	}
+	entries = append(entries, hashed(len(entries), argon2(21)), hashed(len(entries)+1, argon2(18)))
+	for _, dry := range []bool{true, false} {
+		c := postgrestest.Config(t)
+		store, db := postgrestest.Open(t, c), connect(t, c)
+		i := importing(store)
+		i.DryRun, i.Refused = dry, filepath.Join(t.TempDir(), "refused")
+		p := testenv.Must(i.Run(t.Context(), "files", each(entries...)))(t)
+		if p.Read != 78 || p.Refused != 3 || p.Imported != 75 {
+			t.Errorf("dry run %v: %+v", dry, p)
+		}
+		if dry {
+			continue
+		}
+		refused := string(testenv.Must(os.ReadFile(i.Refused))(t))
+		for _, want := range []string{`"number":10,"reason":"password_hash: argon2id with m=19,t=1,p=1 would be one kind too many`,
+			`"number":11,`, `"number":77,`, "pbkdf2-sha256 with 100 iterations are in use"} {
+			if !strings.Contains(refused, want) {
+				t.Errorf("%s is not in\n%s", want, refused)
+			}
+		}
+		// Another run knows what the first one has stored; a kind that nobody has any more is free.
+		again := func(id string, n, imported int) {
+			t.Helper()
+			p := testenv.Must(importing(store).Run(t.Context(), id, each(hashed(n, argon2(19)))))(t)
+			if p.Imported != int64(imported) {
+				t.Errorf("%s: %+v", id, p)
+			}
+		}
+		again("second", 100, 0)
+		testenv.Must(db.Exec(`DELETE FROM users WHERE password_hash LIKE '$argon2id$v=19$m=17,%'`))(t)
+		again("third", 101, 1)
+	}
+}
+
+// Two imports at once cannot both add the last kind: the second one sees what the first has stored.
+func TestImportsAtOnceAdmitFewKindsOfHashes(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	batch := func(id string, n int, exclude func([]string) map[int]bool) moving.Batch {
+		testenv.NoError(t, store.RestartImport(t.Context(), id))
+		a := moved(t, n, func(a *identity.MovedAccount) { a.PasswordHash = argon2(16 + n) })
+		return moving.Batch{Import: id, Accounts: []identity.MovedAccount{a}, Exclude: exclude,
+			Refuse: func([]moving.Taken) (moving.Progress, error) { return moving.Progress{}, nil }}
+	}
+	began, release := make(chan struct{}), make(chan struct{})
+	var seen []string
+	first := batch("first", 1, func([]string) map[int]bool { close(began); <-release; return nil })
+	second := batch("second", 2, func(schemes []string) map[int]bool { seen = schemes; return map[int]bool{0: true} })
+	done := make(chan error, 2)
+	go func() { done <- store.ImportBatch(t.Context(), first) }()
+	<-began
+	go func() { done <- store.ImportBatch(t.Context(), second) }()
+	testenv.Until(t, patience, "the second import waits", func() bool {
+		return count(t, db, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
+	})
+	close(release)
+	testenv.NoError(t, <-done)
+	testenv.NoError(t, <-done)
+	if len(seen) != 1 || seen[0] != "$argon2id$v=19$m=17,t=1,p=1" {
+		t.Errorf("the second import sees the schemes %q", seen)
+	}
+	if n := count(t, db, `SELECT count(*) FROM users`); n != 1 {
+		t.Errorf("%d accounts are stored; the second one was excluded", n)
 	}
 }
 

@@ -13,6 +13,10 @@ UPDATE imports SET read = :'read', imported = :'imported', refused = :'refused',
     refused_bytes = :'refused_bytes', finished = :'finished', changed_at = now()
 WHERE id = :'id';
 
+-- name: LockSchemes
+-- The kinds of hashes are few, and two imports at once must not both add the last one.
+SELECT pg_advisory_xact_lock(x'736368656d6573'::bigint)::text;
+
 -- name: CreateStaging
 CREATE TEMPORARY TABLE staging (
     n int, id uuid, username text, canonical_username text, email text, canonical_email text,
