@@ -166,8 +166,8 @@ func (s Scheme) kind() (Scheme, int) {
 }
 
 // MaxForeignKinds is how many kinds of work the hashes of other systems may need together. A failed sign-in does all of
-// them. Those of Argon2 and scrypt differ by their parameters; bcrypt is none of them, because its work is a part of that
-// of own hashes or adds up with it.
+// them. Those of Argon2 and scrypt differ by their parameters. bcrypt does not count, because its work adds up with that of
+// own hashes.
 const MaxForeignKinds = 4
 
 // Foreign returns the scheme that stands for all whose work is of the same kind. ok is false if that is the kind of own

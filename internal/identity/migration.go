@@ -19,17 +19,17 @@ type FormerSystem interface {
 	CheckPassword(ctx context.Context, email, password string) (right bool, err error)
 }
 
-// The former system is asked few times at once, and for a short time. Those who wait for it hold up nobody else, since
-// they hold neither a hashing thread nor a database connection.
+// The former system is asked few times at once, and for a short time. A sign-in that waits for it delays no other one,
+// since it holds neither a hashing thread nor a database connection.
 const (
 	migrationTimeout = 3 * time.Second // waiting for a turn included
 	migrationAtOnce  = 16
-	migrationRetry   = 5 * time.Second // what a caller is told to wait
+	migrationRetry   = 5 * time.Second // of a caller
 )
 
 // migrationRate bounds how often the former system is asked about a login. It admits whatever the throttle admits: ten
 // wrong passwords, six more within a minute, then one a minute. An answer that does not come counts as no wrong
-// password, so this limit alone bounds the guesses during an outage, and those that are sent at the same time.
+// password, so only this limit bounds the guesses during an outage, and those that are sent at the same time.
 var migrationRate = Rate{Count: 20, Per: 20 * time.Minute}
 
 // migration asks the former system.

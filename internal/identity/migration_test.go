@@ -222,7 +222,7 @@ func TestMigrationWithoutAnswersBoundsGuesses(t *testing.T) {
 	f.signIn(p)
 }
 
-// The limit of questions refuses nobody whom the throttle admits.
+// The limit of questions refuses no caller whom the throttle admits.
 func TestMigrationIsThrottledAsEverySignIn(t *testing.T) {
 	f, s, p := newMigration(t)
 	for range 10 {
@@ -316,7 +316,7 @@ func TestMigrationStoresOneOfTwoHashes(t *testing.T) {
 	f.equal("its cost", f.costOf(p), cost)
 }
 
-// Sign-ins that wait for a former system that does not answer hold up nobody else, and end.
+// Sign-ins that wait for a former system that does not answer delay no other sign-in, and end.
 func TestMigrationIsBoundedInTimeAndNumber(t *testing.T) {
 	f, s, p := newMigration(t, public)
 	other, _ := f.verified("barbara")

@@ -191,7 +191,7 @@ func TestImportAdmitsFewKindsOfHashes(t *testing.T) {
 				t.Errorf("%s is not in\n%s", want, refused)
 			}
 		}
-		// Another run knows what the first one has stored; a kind that nobody has any more is free.
+		// Another run knows what the first one has stored; a kind that no account has any more is free.
 		again := func(id string, n, imported int) {
 			t.Helper()
 			p := testenv.Must(importing(store).Run(t.Context(), id, each(hashed(n, argon2(19)))))(t)
