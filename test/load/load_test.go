@@ -102,11 +102,11 @@ func TestSmoke(t *testing.T) {
 	var out strings.Builder
 	b := bench{report: report{to: &out}, program: program}
 	b.beQuick()
-	if err := b.run(t.Context(), "size,throughput,storm,endings"); err != nil {
+	if err := b.run(t.Context(), "size,throughput,storm,endings,accounts,bulk"); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{"| binary |", "| GET /users | 1 |", "| POST /tokens, rotating | 32 |", "| GET /healthz, p99 |",
-		"| CPU of the server, 100 consumers wait |"} {
+		"| CPU of the server, 100 consumers wait |", "| import, of COPY |", "| suspended, p95 |", "| beside an import, p99 of that"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the report:\n%s", want, out.String())
 		}

@@ -56,7 +56,7 @@ func exit(err error) {
 }
 
 // parts lists the parts of a run in order.
-var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited", "endings"}
+var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited", "endings", "accounts", "bulk"}
 
 type bench struct {
 	report
@@ -133,6 +133,16 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}
 	if b.wants("endings") {
 		if err := b.endings(ctx, r); err != nil {
+			return err
+		}
+	}
+	if b.wants("accounts") {
+		if err := b.accounts(ctx, r); err != nil {
+			return err
+		}
+	}
+	if b.wants("bulk") {
+		if err := b.bulk(ctx, r); err != nil {
 			return err
 		}
 	}
