@@ -14,6 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/moving"
+	"github.com/auth-gateway/auth-gateway/internal/resources"
 )
 
 // move are the flags of the import of accounts.
@@ -74,6 +75,7 @@ func (c Command) moved(move func(*Server) error) error {
 		return admincli.ExitCode(code)
 	}
 	defer server.close()
+	resources.YieldToOthers() // it can wait, and the sign-ins of a server on the same machine cannot
 	return move(server)
 }
 

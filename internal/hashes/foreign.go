@@ -79,6 +79,12 @@ func ImportForeign(text string) (Imported, error) {
 	return Import(text)
 }
 
+// IsDigest reports whether a text is an unsalted digest, whose Stored takes as long as a new hash.
+func IsDigest(text string) bool {
+	_, ok := digestMark(text)
+	return ok
+}
+
 // digestMark recognizes an unsalted digest in hex by its length.
 func digestMark(text string) (mark string, ok bool) {
 	if _, err := hex.DecodeString(text); err != nil {

@@ -224,7 +224,7 @@ func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], s
 			skip--
 			continue
 		}
-		if h := entry.Account.PasswordHash; h != "" && !strings.HasPrefix(h, "$") {
+		if hashes.IsDigest(entry.Account.PasswordHash) {
 			slow++
 		}
 		if batch = append(batch, entry); len(batch) == batchSize || slow == batchHashes {

@@ -16,7 +16,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -292,6 +291,9 @@ func (b *bench) lists(ctx context.Context, r *env, dir string, count int) error 
 	c := lister{client: &http.Client{}, address: address, key: key}
 	defer c.client.CloseIdleConnections()
 	depth, requests := count/10, 300
+	if count < 1_000_000 {
+		requests = 20
+	}
 	b.table(fmt.Sprintf("Lists of administrators, %d accounts, %d events", count, 2*count+count/50), "figure", "measured", "target", "", "remarks")
 	var wrong error
 	for _, l := range r.lists(count) {
@@ -428,81 +430,4 @@ func (c lister) walk(ctx context.Context, query string, rows int) (cursor string
 		cursors = append(cursors, page.Next)
 	}
 	return cursors[len(cursors)-1], behind, nil
-}
-
-const signInPace = 8 // a second
-
-// bulk measures sign-ins while accounts are imported or exported, in turn with quiet phases.
-func (b *bench) bulk(ctx context.Context, r *env) error {
-	dir, err := os.MkdirTemp("", "load-bulk-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	count, phases, d := 1_000_000, 5, 40*b.slice
-	if b.users < 10_000 {
-		count, phases = 20_000, 1
-	}
-	file := filepath.Join(dir, "accounts")
-	if err := writeAccounts(file, 0, count); err != nil {
-		return err
-	}
-	server, err := r.startServer(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer server.stop()
-	signIns := func() paced { return pace(server.address, signInPace, d, r.signIn()) }
-	signIns() // opens connections
-	// An import that is stopped at the end of a phase continues in the next one.
-	kinds := []struct {
-		name string
-		args func(phase int) []string
-		seen paced
-	}{
-		{"nothing else", nil, paced{}},
-		{"an import", func(int) []string { return []string{"users", "import", file, "--from", "native", "--resume"} }, paced{}},
-		{"an export", func(n int) []string {
-			return []string{"users", "export", filepath.Join(dir, fmt.Sprint("exported", n))}
-		}, paced{}},
-	}
-	for phase := range phases {
-		for i := range kinds {
-			k := &kinds[i]
-			beside, stop := context.WithCancel(ctx)
-			var running sync.WaitGroup
-			if k.args != nil {
-				running.Go(func() {
-					for n := 0; beside.Err() == nil; n++ { // again, if it ends before the phase does
-						if _, err := r.command(beside, k.args(100*phase+n)...); err != nil && beside.Err() == nil {
-							k.seen.failed, k.seen.reason = k.seen.failed+1, err.Error()
-							return
-						}
-					}
-				})
-			}
-			p := signIns()
-			stop()
-			running.Wait()
-			k.seen.latencies = append(k.seen.latencies, p.latencies...)
-			k.seen.failed += p.failed
-			if p.reason != "" {
-				k.seen.reason = p.reason
-			}
-		}
-	}
-	b.table("Sign-ins beside bulk work", "figure", "measured", "target", "", "remarks")
-	for i := range kinds {
-		slices.Sort(kinds[i].seen.latencies)
-	}
-	quiet := percentile(kinds[0].seen.latencies, 0.99)
-	for _, k := range kinds {
-		if k.seen.failed > 0 {
-			return fmt.Errorf("sign-ins beside %s: %d failed: %s", k.name, k.seen.failed, k.seen.reason)
-		}
-		all := k.seen.latencies
-		b.atMost("beside "+k.name+", p99 of that beside nothing", 100*float64(percentile(all, 0.99))/float64(quiet), "%", 110,
-			fmt.Sprintf("p99 %.1f ms, p50 %.1f ms of %d", milliseconds(percentile(all, 0.99)), milliseconds(percentile(all, 0.5)), len(all)))
-	}
-	return nil
 }

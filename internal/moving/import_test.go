@@ -1,0 +1,55 @@
+package moving_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/moving"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+)
+
+// batches is a Store that only counts.
+type batches struct{ sizes []int }
+
+func (*batches) BeginImport(context.Context, string) (moving.Progress, bool, error) {
+	return moving.Progress{}, false, nil
+}
+func (*batches) RestartImport(context.Context, string) error { return nil }
+func (*batches) FinishImport(context.Context, string) error  { return nil }
+func (s *batches) ImportBatch(_ context.Context, b moving.Batch) error {
+	s.sizes = append(s.sizes, len(b.Accounts))
+	_, err := b.Refuse(nil)
+	return err
+}
+
+// Batches are small only if their hashes take long, so that a stopped import has little to repeat.
+func TestOnlySlowHashesMakeSmallBatches(t *testing.T) {
+	for hash, want := range map[string][]int{
+		"":               {150},
+		hashes.None:      {150},
+		hashes.Migrating: {150},
+		"$2b$10$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK":                         {150},
+		"pbkdf2_sha256$1000$AsaltOfDjango$LUinhDSk9zpg40FzNWnjd0Va7V3iWo0LUinhDSk9zpg40FzNWnj": {150},
+		"88e4ddd2402d92d50e1879d6ecd9ffd4":                                                     {64, 64, 22},
+	} {
+		var entries iter.Seq2[moving.Entry, error] = func(yield func(moving.Entry, error) bool) {
+			for n := range 150 {
+				account := identity.MovedAccount{Email: fmt.Sprintf("moved%d@example.com", n), EmailVerified: true, PasswordHash: hash}
+				if !yield(moving.Entry{File: "f", Number: n + 1, Account: account}, nil) {
+					return
+				}
+			}
+		}
+		store, rules := &batches{}, identity.New(identity.Policy{}, identity.Dependencies{Now: time.Now})
+		i := moving.Import{Store: store, Check: rules.CheckMovedAccount, Cost: 4}
+		p := testenv.Must(i.Run(t.Context(), "files", entries))(t)
+		if fmt.Sprint(store.sizes) != fmt.Sprint(want) || p.Refused != 0 {
+			t.Errorf("%.20s: the batches have %v accounts, %d refused; want %v", hash, store.sizes, p.Refused, want)
+		}
+	}
+}
