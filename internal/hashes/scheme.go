@@ -168,7 +168,7 @@ func (s Scheme) kind() (Scheme, int) {
 // MaxForeignKinds is how many kinds of work the hashes of other systems may need together. A failed sign-in does all of
 // them. Those of Argon2 and scrypt differ by their parameters. bcrypt does not count, because its work adds up with that of
 // own hashes.
-const MaxForeignKinds = 4
+const MaxForeignKinds = 8
 
 // Foreign returns the scheme that stands for all whose work is of the same kind. ok is false if that is the kind of own
 // hashes, or no work.

@@ -162,31 +162,39 @@ func TestImportAdmitsFewKindsOfHashes(t *testing.T) {
 		return hashes.PBKDF2("pbkdf2-sha256", iterations, []byte("a salt of 16 B.."), make([]byte, 32))
 	}
 	const bcrypt10, digest = "$2y$10$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "88e4ddd2402d92d50e1879d6ecd9ffd4"
-	entries := []moving.Entry{
-		hashed(0, argon2(16)), hashed(1, argon2(17)), hashed(2, pbkdf2(100)),
-		hashed(3, pbkdf2(200)), // of the kind of the former one: the work adds up
-		hashed(4, bcrypt10), hashed(5, digest), hashed(6, ""), hashed(7, hashes.Migrating),
-		hashed(8, argon2(18)), hashed(9, argon2(19)), hashed(10, argon2(20)), hashed(11, argon2(16)),
+	var entries []moving.Entry
+	add := func(hash string) { entries = append(entries, hashed(len(entries), hash)) }
+	for n := range hashes.MaxForeignKinds - 4 {
+		add(argon2(40 + n))
+	}
+	for _, hash := range []string{
+		argon2(16), argon2(17), pbkdf2(100),
+		pbkdf2(200), // of the kind of the former one: the work adds up
+		bcrypt10, digest, "", hashes.Migrating,
+		argon2(18), argon2(19), argon2(20), argon2(16),
+	} {
+		add(hash)
 	}
 	for range 64 { // the rest is in another batch
-		entries = append(entries, hashed(len(entries), digest))
+		add(digest)
 	}
-	entries = append(entries, hashed(len(entries), argon2(21)), hashed(len(entries)+1, argon2(18)))
+	add(argon2(21))
+	add(argon2(18))
 	for _, dry := range []bool{true, false} {
 		c := postgrestest.Config(t)
 		store, db := postgrestest.Open(t, c), connect(t, c)
 		i := importing(store)
 		i.DryRun, i.Refused = dry, filepath.Join(t.TempDir(), "refused")
 		p := testenv.Must(i.Run(t.Context(), "files", each(entries...)))(t)
-		if p.Read != 78 || p.Refused != 3 || p.Imported != 75 {
+		if p.Read != 82 || p.Refused != 3 || p.Imported != 79 {
 			t.Errorf("dry run %v: %+v", dry, p)
 		}
 		if dry {
 			continue
 		}
 		refused := string(testenv.Must(os.ReadFile(i.Refused))(t))
-		for _, want := range []string{`"number":10,"reason":"password_hash: argon2id with m=19,t=1,p=1 would be one kind too many`,
-			`"number":11,`, `"number":77,`, "pbkdf2-sha256 with 100 iterations are in use"} {
+		for _, want := range []string{`"number":14,"reason":"password_hash: argon2id with m=19,t=1,p=1 would be one kind too many`,
+			`"number":15,`, `"number":81,`, "pbkdf2-sha256 with 100 iterations are in use"} {
 			if !strings.Contains(refused, want) {
 				t.Errorf("%s is not in\n%s", want, refused)
 			}
