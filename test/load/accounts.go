@@ -343,7 +343,8 @@ func plans(ctx context.Context, conn *pgx.Conn, l list) (string, error) {
 			return "", fmt.Errorf("%s: %w", l.statement, err)
 		}
 		plan := strings.Join(lines, "\n")
-		if !indexScan.MatchString(plan) || strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Sort") {
+		sorts := strings.Contains(plan, "Sort") && l.statement != "AdminEventsOfUser" // the few of one account may be sorted
+		if !indexScan.MatchString(plan) || strings.Contains(plan, "Seq Scan") || sorts {
 			return "**no index**", fmt.Errorf("%s %v:\n%s", l.statement, args, plan)
 		}
 		for _, found := range indexScan.FindAllStringSubmatch(plan, -1) {
