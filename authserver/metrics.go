@@ -108,7 +108,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, migrationsTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, migrationsTotal,
+		databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		eventsDelivered, eventFailures, eventsGivenUp, eventsOldest, eventsPaused,
 		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures, endingsHeld, endingsAge,

@@ -44,7 +44,8 @@ func TestPasswordOfAnotherSystemIsTakenOver(t *testing.T) {
 	if asked.Load() != 0 {
 		t.Error("it is asked although no account waits for its password")
 	}
-	postgrestest.Exec(t, c.db, "UPDATE users SET password_hash = '$migrate$$' WHERE username = ANY($1)", []string{marked.username, second.username})
+	postgrestest.Exec(t, c.db, "UPDATE users SET password_hash = '$migrate$$' WHERE username = ANY($1)",
+		[]string{marked.username, second.username})
 	refused := want(t, http.StatusUnauthorized, n.trySignIn(marked.username, marked.password), "the password that it had here")
 	unknown := want(t, http.StatusUnauthorized, n.trySignIn("unknown.user", known))
 	if asked.Load() != 2 || string(refused.Body) != string(unknown.Body) {
@@ -70,7 +71,8 @@ func TestPasswordOfAnotherSystemIsTakenOver(t *testing.T) {
 	if asked.Load() != was {
 		t.Error("it is asked again after it has said yes")
 	}
-	if hashes := column(t, c.db, "SELECT password_hash FROM users WHERE username = $1", marked.username); !strings.HasPrefix(hashes[0], "$2a$04$") {
+	hashes := column(t, c.db, "SELECT password_hash FROM users WHERE username = $1", marked.username)
+	if !strings.HasPrefix(hashes[0], "$2a$04$") {
 		t.Errorf("the stored hash is of the kind %.7s", hashes[0])
 	}
 	if text := n.metrics(); !strings.Contains(text, `authgateway_password_migrations_total{outcome="unavailable"} 3`) ||

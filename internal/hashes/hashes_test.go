@@ -207,7 +207,7 @@ func TestNoPasswordMatchesAnAccountWithoutAHash(t *testing.T) {
 		t.Errorf("the scheme is %q, %v", scheme, err)
 	}
 	if IsNone(Placeholder(testCost)) {
-		t.Error("a hash is none")
+		t.Error("IsNone is true for a hash")
 	}
 }
 

@@ -168,9 +168,11 @@ func (b *bench) accounts(ctx context.Context, r *env) error {
 	}
 	b.table(fmt.Sprintf("%d accounts", count), "figure", "measured", "target", "", "remarks")
 	b.atLeast("import, of COPY", 100*rate(import1, import2)/rate(copyIn), "%", 60,
-		fmt.Sprintf("%.0f and %.0f accounts/s; COPY into the same table, which checks nothing: %.0f/s", rate(import1), rate(import2), rate(copyIn)))
+		fmt.Sprintf("%.0f and %.0f accounts/s; COPY into the same table, which checks nothing: %.0f/s",
+			rate(import1), rate(import2), rate(copyIn)))
 	b.atLeast("export, of COPY", 100*rate(export1, export2)/rate(copyOut), "%", 30,
-		fmt.Sprintf("%.0f and %.0f accounts/s; COPY to standard output, which sorts nothing: %.0f/s", rate(export1), rate(export2), rate(copyOut)))
+		fmt.Sprintf("%.0f and %.0f accounts/s; COPY to standard output, which sorts nothing: %.0f/s",
+			rate(export1), rate(export2), rate(copyOut)))
 	return b.lists(ctx, first, dir, count)
 }
 
@@ -229,7 +231,8 @@ func (r *env) lists(count int) []list {
 	return []list{
 		{"by id", some(users+"id=%s", movedID), false, "AdminUserByID", [][]any{{id}}},
 		{"by address", some(users+"email=%s", email), false, "AdminUserByEmail", [][]any{{"moved1@example.com"}}},
-		{"by username", some(users+"username=%s", func(n int) string { return movedAccount(n).Username }), false, "AdminUserByUsername", [][]any{{"moved1"}}},
+		{"by username", some(users+"username=%s", func(n int) string { return movedAccount(n).Username }), false,
+			"AdminUserByUsername", [][]any{{"moved1"}}},
 		{"beginning of the address", some(users+"email_prefix=%s", prefix), false, "AdminUsersByEmail",
 			[][]any{{"moved7", "moved7\x7f", "", pageSize + 1}}},
 		{"beginning of all addresses", fixed(users + "email_prefix=m"), true, "AdminUsersByEmail",
@@ -245,12 +248,14 @@ func (r *env) lists(count int) []list {
 		{"suspended", fixed(users + "state=suspended"), true, "AdminSuspendedUsers",
 			[][]any{{future, id, "0001-01-01", pageSize + 1}, {middle, id, "0001-01-01", pageSize + 1}}},
 		{"events", fixed("/admin/events?limit=50"), true, "AdminEvents", [][]any{{int64(1) << 60, pageSize + 1}, {count, pageSize + 1}}},
-		{"events of an account", some(events+"user=%s", movedID), false, "AdminEventsOfUser", [][]any{{movedID(1), int64(1) << 60, "", "", pageSize + 1}}},
+		{"events of an account", some(events+"user=%s", movedID), false,
+			"AdminEventsOfUser", [][]any{{movedID(1), int64(1) << 60, "", "", pageSize + 1}}},
 		{"events of a kind", fixed(events + "event=signed+in"), true, "AdminEventsOfName",
 			[][]any{{"signed in", int64(1) << 60, pageSize + 1}, {"signed in", count, pageSize + 1}}},
 		{"events of a kind that is rare", fixed(events + "event=account+suspended"), false, "AdminEventsOfName",
 			[][]any{{"account suspended", int64(1) << 60, pageSize + 1}}},
-		{"events of an administrator", fixed(events + "actor=key:ada"), true, "AdminEventsOfActor", [][]any{{"key:ada", int64(1) << 60, "", pageSize + 1}}},
+		{"events of an administrator", fixed(events + "actor=key:ada"), true,
+			"AdminEventsOfActor", [][]any{{"key:ada", int64(1) << 60, "", pageSize + 1}}},
 	}
 }
 
@@ -283,7 +288,8 @@ func (b *bench) lists(ctx context.Context, r *env, dir string, count int) error 
 	if err != nil {
 		return err
 	}
-	server, err := r.startServer(ctx, nil, config.EnvAdminKeys+"="+keys, config.EnvAdminPort+"="+address[strings.LastIndexByte(address, ':')+1:])
+	server, err := r.startServer(ctx, nil, config.EnvAdminKeys+"="+keys,
+		config.EnvAdminPort+"="+address[strings.LastIndexByte(address, ':')+1:])
 	if err != nil {
 		return err
 	}
@@ -294,7 +300,8 @@ func (b *bench) lists(ctx context.Context, r *env, dir string, count int) error 
 	if count < 1_000_000 {
 		requests = 20
 	}
-	b.table(fmt.Sprintf("Lists of administrators, %d accounts, %d events", count, 2*count+count/50), "figure", "measured", "target", "", "remarks")
+	b.table(fmt.Sprintf("Lists of administrators, %d accounts, %d events", count, 2*count+count/50),
+		"figure", "measured", "target", "", "remarks")
 	var wrong error
 	for _, l := range r.lists(count) {
 		index, err := plans(ctx, conn, l)
@@ -321,7 +328,8 @@ func (b *bench) lists(ctx context.Context, r *env, dir string, count int) error 
 
 func (b *bench) latency(what string, took []time.Duration, index string) {
 	b.atMost(what+", p95", milliseconds(percentile(took, 0.95)), "ms", 50,
-		fmt.Sprintf("p50 %.1f ms, max %.1f ms of %d; %s", milliseconds(percentile(took, 0.5)), milliseconds(percentile(took, 1)), len(took), index))
+		fmt.Sprintf("p50 %.1f ms, max %.1f ms of %d; %s",
+			milliseconds(percentile(took, 0.5)), milliseconds(percentile(took, 1)), len(took), index))
 }
 
 var indexScan = regexp.MustCompile(`(?:Index|Bitmap Index)(?: Only)? Scan(?: Backward)? (?:using|on) (\w+)`)

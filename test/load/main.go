@@ -56,7 +56,8 @@ func exit(err error) {
 }
 
 // parts lists the parts of a run in order.
-var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited", "endings", "accounts", "bulk"}
+var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited",
+	"endings", "accounts", "bulk"}
 
 type bench struct {
 	report
