@@ -26,8 +26,9 @@ const (
 	None = "!"
 
 	// Migrating is stored for an account whose password only the system knows that it comes from. It has the form of a
-	// hash, so that the index of schemes finds it: MigratingScheme is its scheme, which ParseScheme does not know.
-	Migrating       = MigratingScheme + "$$"
+	// hash, so that the index of schemes finds it.
+	Migrating = MigratingScheme + "$$"
+	// MigratingScheme is the scheme of Migrating. ParseScheme does not know it.
 	MigratingScheme = "$migrate"
 
 	// condensedMark marks the bcrypt hash of a condensed password, so that it is never compared with a plain one.

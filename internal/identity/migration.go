@@ -59,8 +59,8 @@ func (s *Service) MigrationStats() (stats MigrationStats, ok bool) {
 	return MigrationStats{m.migrated.Load(), m.refused.Load(), m.unavailable.Load()}, m.system != nil
 }
 
-// SetMigrating sets whether any account is marked. If none is, the former system is not asked, until a sign-in meets one.
-func (s *Service) SetMigrating(any bool) { s.migration.idle.Store(!any) }
+// SetMigrating sets whether an account is marked. If none is, the former system is not asked, until a sign-in meets one.
+func (s *Service) SetMigrating(marked bool) { s.migration.idle.Store(!marked) }
 
 // asks reports whether the former system is asked when a sign-in with these credentials fails.
 func (m *migration) asks(c Credentials) bool {

@@ -123,10 +123,10 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 			s.log.WarnContext(ctx, "a pooler is in front of PostgreSQL: statements are no longer prepared")
 			continue
 		case isLost(err) && try < s.tries && mode == repeatable, isUnusable(err) && try < s.tries:
-			s.reset()
+			s.reset(ctx)
 			continue
 		case isMute(err) && ctx.Err() == nil:
-			s.reset() // for later calls; this one has no time left
+			s.reset(ctx) // for later calls; this one has no time left
 		}
 		return translate(ctx, err)
 	}
@@ -202,13 +202,13 @@ func (s *Store) notAcquired(err error, answers bool) error {
 //
 // Unlike pgxpool.Pool.Reset, it leaves alone those that are being opened. If each took longer than the time between two
 // resets, none would stay.
-func (s *Store) reset() {
+func (s *Store) reset(ctx context.Context) {
 	const pause = time.Second
 	now, last := time.Now().UnixNano(), s.lastReset.Load()
 	if now-last <= int64(pause) || !s.lastReset.CompareAndSwap(last, now) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.acquireTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.acquireTimeout)
 	defer cancel()
 	for _, conn := range s.pool.AcquireAllIdle(ctx) {
 		_ = conn.Conn().Close(ctx)

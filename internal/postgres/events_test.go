@@ -212,6 +212,7 @@ func TestSendersAtOnceKeepTheOrderOfEachUser(t *testing.T) {
 				testenv.NoError(t, rows.Scan(&id, &user))
 				order[id] = user
 			}
+			testenv.NoError(t, rows.Err())
 			var mu sync.Mutex
 			last, deaths := map[string]int64{}, 0
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

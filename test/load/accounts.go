@@ -222,7 +222,7 @@ const (
 func (r *env) lists(count int) []list {
 	fixed := func(query string) func() string { return func() string { return query } }
 	some := func(format string, of func(n int) string) func() string {
-		return func() string { return fmt.Sprintf(format, url.QueryEscape(of(1+rand.IntN(count/10)*10))) } //nolint:gosec // any will do
+		return func() string { return fmt.Sprintf(format, url.QueryEscape(of(1+rand.IntN(count/10)*10))) }
 	}
 	email := func(n int) string { return movedAccount(n).Email }
 	prefix := func(n int) string { return fmt.Sprint("moved", n%1000) }
