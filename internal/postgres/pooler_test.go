@@ -49,12 +49,12 @@ func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 			t.Parallel()
 			c := postgrestest.Config(t)
 			pooled := postgrestest.Behind(t, c, mode, "default_pool_size = 2")
-			pooled.MaxConns, pooled.StatementTimeout = 1, 500*time.Millisecond
+			pooled.MaxConns, pooled.StatementTimeout = 1, 4*time.Second // half of it is how long the lock is seen to be waited for
 			pooled.AcquireTimeout = 5 * time.Second
 			store := postgrestest.Open(t, pooled)
 			settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
 				"transaction_isolation")
-			if want := "500ms 250ms 5500ms read committed"; strings.Join(settings, " ") != want {
+			if want := "4s 2s 9s read committed"; strings.Join(settings, " ") != want {
 				t.Errorf("the settings are %q; want %q", settings, want)
 			}
 			ref := open(t, store, signUp(t, store, "ada"), time.Now())
@@ -67,7 +67,7 @@ func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 					}
 					return nil
 				},
-				func(tx *sql.Tx) error { time.Sleep(600 * time.Millisecond); return tx.Rollback() },
+				func(tx *sql.Tx) error { time.Sleep(2500 * time.Millisecond); return tx.Rollback() },
 				`SELECT FROM users FOR UPDATE`)
 			if err != nil {
 				t.Error(err)
