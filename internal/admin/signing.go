@@ -26,7 +26,7 @@ type SigningKey struct {
 
 // Ring is the key ring, as far as this process knows it.
 type Ring struct {
-	Generation int64 // 0: there is none
+	Generation int64 // 0 without keys
 	Keys       []SigningKey
 	Instead    string // how to change the keys, if this process cannot; otherwise empty
 }

@@ -65,7 +65,7 @@ type Queue interface {
 	PostponeEvent(ctx context.Context, ref Ref, after time.Duration) error
 	// GiveUpEvents removes events that are older than age and are not claimed, at most limit of them, and returns their number.
 	GiveUpEvents(ctx context.Context, age time.Duration, limit int) (int, error)
-	// OldestEvent returns the age of the oldest event, or 0 if there is none.
+	// OldestEvent returns the age of the oldest event, or 0 for an empty queue.
 	OldestEvent(ctx context.Context) (time.Duration, error)
 }
 

@@ -47,7 +47,7 @@ type fixture struct {
 	memory  *identitytest.Store
 	store   *spy
 	hasher  *identity.Hasher
-	former  identity.FormerSystem // nil: there is none
+	former  identity.FormerSystem // optional
 	service *identity.Service
 
 	audit   bytes.Buffer

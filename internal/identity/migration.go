@@ -39,7 +39,7 @@ var migrationRate = Rate{Count: 20, Per: 20 * time.Minute}
 // as long as any account is marked. For all others the password is replaced by a random one, and the answer is ignored:
 // what an owner types by mistake does not leave the gateway once their password is here.
 type migration struct {
-	system FormerSystem // nil: there is none
+	system FormerSystem // may be nil
 	turns  chan struct{}
 	idle   atomic.Bool // no account is marked
 

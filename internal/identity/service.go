@@ -100,7 +100,7 @@ type Dependencies struct {
 	Store  Store
 	Tokens *token.Service
 	Hasher *Hasher
-	Former FormerSystem // nil: there is none
+	Former FormerSystem // optional
 	Audit  *slog.Logger // nil: nowhere
 	Now    func() time.Time
 }

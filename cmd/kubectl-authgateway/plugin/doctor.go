@@ -48,7 +48,7 @@ type examination struct {
 	*Plugin
 
 	c        *cluster
-	g        *gateway // nil: there is none, or several
+	g        *gateway // nil without a gateway, or with several
 	findings []finding
 }
 
