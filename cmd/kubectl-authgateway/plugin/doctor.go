@@ -374,7 +374,7 @@ func (e *examination) checkReferences(ctx context.Context) {
 		}
 	}
 	if found == len(all) {
-		e.add(verdictOK, "references", fmt.Sprintf("all %d objects that the spec names exist", found), "")
+		e.add(verdictOK, "references", fmt.Sprintf("objects that the spec names: %d, none missing", found), "")
 	}
 }
 
@@ -432,7 +432,7 @@ func (e *examination) checkPods(ctx context.Context) {
 			e.add(verdictFail, "pods", "there are no "+what,
 				"kubectl describe deployment --namespace "+e.g.Namespace+" --selector "+selector(labels))
 		} else if ready == len(pods.Items) {
-			e.add(verdictOK, "pods", fmt.Sprintf("all %d %s are ready", ready, what), "")
+			e.add(verdictOK, "pods", fmt.Sprintf("%s: %d, all ready", what, ready), "")
 		}
 	}
 }
@@ -525,7 +525,7 @@ func (e *examination) compareKeys(ctx context.Context, t *tunnel) {
 		e.add(verdictWarn, "keys", fmt.Sprintf("the pod %s has %d keys, and the ConfigMap %d, which are others", t.pod, len(pod), len(published)),
 			"Wait for two minutes, which a new key takes to reach the pods. If it stays so, read docs/runbooks.md#awaitingreplicas.")
 	default:
-		e.add(verdictOK, "keys", fmt.Sprintf("the pod %s has the %d keys that are published", t.pod, len(pod)), "")
+		e.add(verdictOK, "keys", fmt.Sprintf("published keys: %d, all in the pod %s", len(pod), t.pod), "")
 	}
 }
 
