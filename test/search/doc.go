@@ -48,6 +48,7 @@
 //	failures are counted by account                  postgres/accounts.go: throttle by the account's id:
 //	                                                 POST /tokens/signin: "429" and "401"
 //	403 without a second look at the failures        identity/session.go: drop the second FindCredentials in
-//	                                                 checkSignUps: a burst of guesses bypasses the throttle
+//	                                                 checkSignUps: guesses that are sent at the same
+//	                                                 time bypass the throttle
 //	a suspension is checked, but ends nothing        plant "a lifted suspension gives everything back"
 package search

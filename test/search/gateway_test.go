@@ -36,6 +36,13 @@ type gateway struct {
 
 	mu         sync.Mutex
 	statements []string
+	hold       *hold // may be nil
+}
+
+// hold stops the server before a statement of a request.
+type hold struct {
+	before         int // statements that are still to come
+	reached, ended chan struct{}
 }
 
 // epoch is the time at which every run starts.
@@ -107,9 +114,39 @@ func (g *gateway) noteStatement(sql string) {
 			return // background work of every server
 		}
 	}
+	if h := g.noteRequest(sql); h != nil {
+		close(h.reached)
+		<-h.ended
+	}
+}
+
+// noteRequest notes a statement of a request. It returns the hold that the statement has reached.
+func (g *gateway) noteRequest(sql string) *hold {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.statements = append(g.statements, sql)
+	if g.hold == nil {
+		return nil
+	}
+	if g.hold.before--; g.hold.before != 0 {
+		return nil
+	}
+	return g.hold
+}
+
+// holdStatement stops the server before the nth statement of the next request, until release is called. A receive from
+// held waits until it stands there.
+func (g *gateway) holdStatement(n int) (held <-chan struct{}, release func()) {
+	h := &hold{before: n, reached: make(chan struct{}), ended: make(chan struct{})}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hold = h
+	return h.reached, sync.OnceFunc(func() {
+		g.mu.Lock()
+		g.hold = nil
+		g.mu.Unlock()
+		close(h.ended)
+	})
 }
 
 // takeStatements returns the statements since the last call.

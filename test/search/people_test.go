@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/idna"
@@ -42,10 +41,10 @@ type simulation struct {
 	number           int
 	owner, strangers *person
 	ended            ended
-	forgetful        bool        // whether the owner has forgotten every password at the end
-	told             atomic.Bool // whether a burst of guesses revealed the right password
+	forgetful        bool // whether the owner has forgotten every password at the end
 	log              []string
-	repeated         int                  // repetitions of the last line of the log
+	repeated         int // repetitions of the last line of the log
+	overtakes        int
 	watch            func(request, reply) // called with every reply to the strangers
 }
 
