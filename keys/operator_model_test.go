@@ -551,8 +551,14 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 	c.k = ringHome{c.k.version + 1 + c.writes, ring}
 	o.k.version = c.k.version
 	c.wrote()
+	before := old
 	for _, step := range o.out.Steps {
 		c.note("operator %d: K generation %d: %v", o.name, ring.Generation, step)
+		_, was := before.Key(step.Key)
+		if _, is := step.Ring.Key(step.Key); step.Action != Accept && (was == (step.Action == Generate) || is == (step.Action == Drop)) {
+			c.fail("operator %d: the step %v names the key %q", o.name, step, step.Key)
+		}
+		before = step.Ring
 	}
 	for _, k := range ring.Keys {
 		l := c.lives[k.ID]

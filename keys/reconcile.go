@@ -177,8 +177,21 @@ func (in Input) advance(factory keyFactory, passphrases Passphrases) (Ring, []Ta
 			return in.Ring, nil, step, err
 		}
 		observed.encryption = afterStep(observed.encryption, ring, changed)
+		if step.Action == Generate {
+			step.Key = added(ring, changed)
+		}
 		ring, taken = changed, append(taken, Taken{step, changed})
 	}
+}
+
+// added returns the ID of the key that only the later of two rings has.
+func added(before, after Ring) string {
+	for _, k := range after.Keys {
+		if before.find(k.ID) == nil {
+			return k.ID
+		}
+	}
+	return ""
 }
 
 func (in Input) next(ring Ring, observed Observed) Step {

@@ -53,7 +53,7 @@ const (
 type Step struct {
 	Action  Action
 	Use     Use    // empty if the step concerns both uses
-	Key     string // the ID of the key concerned; empty for Generate and None
+	Key     string // the ID of the key concerned; empty for None, and for Generate until it is carried out
 	Reason  Reason
 	Message string    // one sentence for people, without secrets
 	When    time.Time // None: when to look again at the latest; zero: only after a change

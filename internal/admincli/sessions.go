@@ -110,11 +110,11 @@ func (o Options) events() *cobra.Command {
 	})
 }
 
-// details returns what an event says beyond the other columns.
+// details returns what an event says beyond the other columns. Earlier releases recorded some details without a value.
 func details(e adminapi.Event) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(e.Details)) {
-		if name != "actor" {
+		if name != "actor" && e.Details[name] != "" {
 			all = append(all, fmt.Sprintf("%s=%v", name, e.Details[name]))
 		}
 	}

@@ -216,7 +216,9 @@ func eventsOf(items []admin.Event) []event {
 			case "reason":
 				e.Reason = text
 			default:
-				e.Others = append(e.Others, k+": "+text)
+				if text != "" { // earlier releases recorded some details without a value
+					e.Others = append(e.Others, k+": "+text)
+				}
 			}
 		}
 		all[i] = e
