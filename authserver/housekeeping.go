@@ -71,6 +71,12 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 func (s *Server) cleanUp(ctx context.Context) {
+	if s.events != nil { // a restored database may say that there has been no receiver for days
+		if err := s.events.Begin(ctx); err != nil {
+			s.log.Warn("expired rows could not be removed; retrying later", "error", err)
+			return
+		}
+	}
 	for ctx.Err() == nil {
 		keep := postgres.Retention{
 			Unverified: s.config.UnverifiedAccountExpiry, Events: s.config.AuditRetention,

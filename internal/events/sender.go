@@ -39,17 +39,18 @@ const (
 // Event is an event that is to be sent.
 type Event struct {
 	Ref  Ref
-	ID   string // of the message, the same for each attempt
 	Type string
 	At   time.Time
 	Data json.RawMessage
 	Age  time.Duration // by the clock of the queue
 }
 
-// Ref names one claim of an event. A claim ends with its lease: a queue ignores the outcome of an earlier claim.
+// Ref names one claim of an event. A claim ends with its lease: a queue ignores the outcome of an earlier claim. It also
+// ignores the outcome of a claim from before a restore, after which another event may have the number.
 type Ref struct {
 	Number  int64
-	Attempt int // 1 is the first
+	ID      string // of the message, the same for each attempt
+	Attempt int    // 1 is the first
 }
 
 // Queue holds the events of all replicas.
@@ -226,8 +227,14 @@ func (s *Sender) queueWorks() {
 
 // deliver sends an event and records its outcome.
 func (s *Sender) deliver(ctx context.Context, e Event) {
-	log := s.log.With("event", e.ID, "type", e.Type, "attempt", e.Ref.Attempt, "age", e.Age.Round(time.Second).String())
-	err := s.receiver.Post(ctx, webhook.Message{ID: e.ID, Type: e.Type, Timestamp: e.At, Data: e.Data})
+	log := s.log.With("event", e.Ref.ID, "type", e.Type, "attempt", e.Ref.Attempt, "age", e.Age.Round(time.Second).String())
+	if e.Age >= giveUpAfter { // not even once more: the receiver may have forgotten its ID
+		s.count(func(s *Stats) { s.GivenUp++ })
+		log.Error("event given up: the receiver has not accepted it in time")
+		s.record(ctx, log, func(ctx context.Context) error { return s.queue.RemoveEvent(ctx, e.Ref) })
+		return
+	}
+	err := s.receiver.Post(ctx, webhook.Message{ID: e.Ref.ID, Type: e.Type, Timestamp: e.At, Data: e.Data})
 	switch {
 	case err == nil:
 		s.works()
@@ -237,11 +244,6 @@ func (s *Sender) deliver(ctx context.Context, e Event) {
 		}
 	case errors.Is(err, webhook.ErrStopped): // for another replica
 		s.record(ctx, log, func(ctx context.Context) error { return s.queue.PostponeEvent(ctx, e.Ref, 0) })
-	case e.Age >= giveUpAfter:
-		s.failed(e, err)
-		s.count(func(s *Stats) { s.GivenUp++ })
-		log.Error("event given up: the receiver has not accepted it in time", "error", err)
-		s.record(ctx, log, func(ctx context.Context) error { return s.queue.RemoveEvent(ctx, e.Ref) })
 	default:
 		s.failed(e, err)
 		after := webhook.Jitter(webhook.Backoff(firstPostpone, longestPostpone, e.Ref.Attempt))

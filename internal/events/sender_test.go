@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +18,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/webhook"
 )
 
@@ -56,7 +59,8 @@ func (q *queue) put(p payload) {
 	}
 	data, _ := json.Marshal(p)
 	q.rows = append(q.rows, &row{
-		Event: Event{Ref: Ref{Number: number}, ID: fmt.Sprint(p), Type: "user.updated", At: time.Now(), Data: data}, payload: p, due: time.Now(),
+		Event:   Event{Ref: Ref{Number: number, ID: fmt.Sprint(p)}, Type: "user.updated", At: time.Now(), Data: data},
+		payload: p, due: time.Now(),
 	})
 }
 
@@ -294,8 +298,12 @@ func TestAnEventThatIsNeverAcceptedDelaysOnlyItsUser(t *testing.T) {
 		q.rows[1].At = time.Now() // the first will be too old, the second is not
 		q.mu.Unlock()
 		time.Sleep(time.Minute + longestPostpone*3/2 + 2*watchInterval)
-		if s := senders[0].Stats(); s.GivenUp != 1 || s.Paused || q.left() != 0 {
+		s := senders[0].Stats()
+		if s.GivenUp != 1 || s.Paused || q.left() != 0 {
 			t.Errorf("the numbers are %+v, and %d are left", s, q.left())
+		}
+		if most := uint64(giveUpAfter / (longestPostpone * 4 / 5)); s.Failed > most+20 || s.Failed < most/2 {
+			t.Errorf("the event was tried %d times in %v", s.Failed, giveUpAfter)
 		}
 		stop()
 		if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "given up") {
@@ -392,6 +400,32 @@ func TestASenderThatStopsLeavesTheEventInFlightToAnother(t *testing.T) {
 	})
 }
 
+// Each event of the audit trail is announced, or is known not to be.
+func TestEachEventIsAnnouncedOrNot(t *testing.T) {
+	unannounced := []identity.EventName{
+		identity.EventSignedIn, identity.EventSignedOut, identity.EventSessionEnded, identity.EventCodeIssued,
+		identity.EventMailWithheld, identity.EventPasswordRefused, identity.EventPasswordThrottled, identity.EventSignInRefused,
+		identity.EventCodeRefused, identity.EventLimitExceeded, // see Types
+		identity.EventKeysChanged, admin.EventRotationStarted, admin.EventKeyRevoked, // of no account
+		admin.EventCodeSent,
+	}
+	names := regexp.MustCompile(`(?m)^\t(Event[A-Z]\w*) +(?:identity\.)?EventName = "([^"]+)"`)
+	found := 0
+	for _, file := range []string{"../identity/audit.go", "../admin/admin.go"} {
+		text := testenv.Must(os.ReadFile(file))(t)
+		for _, constant := range names.FindAllStringSubmatch(string(text), -1) {
+			found++
+			name := identity.EventName(constant[2])
+			if _, announced := Types()[name]; announced == slices.Contains(unannounced, name) {
+				t.Errorf("%s: announced is %v; add it to Types, or to the list of this test", constant[1], announced)
+			}
+		}
+	}
+	if found != len(Types())+len(unannounced) {
+		t.Errorf("%d events are found, and %d are known", found, len(Types())+len(unannounced))
+	}
+}
+
 // The page for users has every type, and no other.
 func TestTypesAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/events.md")
@@ -409,5 +443,61 @@ func TestTypesAreDocumented(t *testing.T) {
 	}
 	if rows := strings.Count(string(page), "\n| `user"); rows != len(names) {
 		t.Errorf("docs/events.md has %d rows of types; want %d", rows, len(names))
+	}
+}
+
+// An event that is older than three days is not sent, for example after a restore of an old backup: the receiver may have
+// accepted it, and no longer know its ID.
+func TestEventsThatAreTooOldAreNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(queue)
+		r := &receiver{t: t, answer: func(payload) error { return nil }}
+		q.fill(20, 3)
+		for _, row := range q.rows {
+			row.At = row.At.Add(-giveUpAfter - time.Second)
+		}
+		q.fill(3, 1)
+		r.next = map[int]int{}
+		senders, _, stop := start(q, r, 2)
+		time.Sleep(time.Minute)
+		stop()
+		if n := senders[0].Stats().GivenUp + senders[1].Stats().GivenUp; n != 60 || q.left() != 0 || r.attempts != 3 {
+			t.Errorf("%d of 60 are given up, %d are left, and there were %d requests for 3 events", n, q.left(), r.attempts)
+		}
+	})
+}
+
+// slowQueue answers a claim late, as if the process had stood still meanwhile.
+type slowQueue struct {
+	*queue
+	stands time.Duration
+}
+
+func (q *slowQueue) ClaimEvent(ctx context.Context, lease time.Duration) (Event, bool, error) {
+	e, found, err := q.queue.ClaimEvent(ctx, lease)
+	time.Sleep(q.stands)
+	return e, found, err
+}
+
+// A process that stands still between a claim and the request has no time for the request: another one may have sent the
+// event, and the next ones of its user, since.
+func TestAProcessThatStoodStillSendsNothing(t *testing.T) {
+	for _, stands := range []time.Duration{lease - callTimeout, lease, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			q := new(queue)
+			r := &receiver{t: t, pace: time.Millisecond, answer: func(payload) error { return nil }}
+			q.fill(1, 2)
+			_, _, stop := start(&slowQueue{q, stands}, r, 1)
+			time.Sleep(3 * time.Hour)
+			if n := r.taken(); n != 0 || q.left() != 2 {
+				t.Errorf("after %v, %d were sent", stands, n)
+			}
+			stop()
+			r.accepted = nil
+			_, _, stop = start(q, r, 1)
+			time.Sleep(2 * lease)
+			stop()
+			all(t, q, r, 2)
+		})
 	}
 }

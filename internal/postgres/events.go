@@ -21,7 +21,7 @@ func (s *Store) QueueEvents(ctx context.Context, types map[identity.EventName]st
 func (s *Store) ClaimEvent(ctx context.Context, lease time.Duration) (e events.Event, found bool, err error) {
 	var microseconds int64
 	err = s.queryRow(ctx, onlyOnce, named("ClaimEvent"), pgx.NamedArgs{"lease": lease},
-		&e.Ref.Number, &e.Ref.Attempt, &e.ID, &e.Type, &e.At, &e.Data, &microseconds)
+		&e.Ref.Number, &e.Ref.Attempt, &e.Ref.ID, &e.Type, &e.At, &e.Data, &microseconds)
 	found = err == nil
 	e.Age = time.Duration(microseconds) * time.Microsecond
 	return e, found, noRowsIs(err, nil)
@@ -29,13 +29,14 @@ func (s *Store) ClaimEvent(ctx context.Context, lease time.Duration) (e events.E
 
 // RemoveEvent implements events.Queue.
 func (s *Store) RemoveEvent(ctx context.Context, ref events.Ref) error {
-	return s.exec(ctx, repeatable, named("RemoveEvent"), pgx.NamedArgs{"event_id": ref.Number, "attempt": ref.Attempt})
+	return s.exec(ctx, repeatable, named("RemoveEvent"),
+		pgx.NamedArgs{"event_id": ref.Number, "message_id": ref.ID, "attempt": ref.Attempt})
 }
 
 // PostponeEvent implements events.Queue.
 func (s *Store) PostponeEvent(ctx context.Context, ref events.Ref, after time.Duration) error {
 	return s.exec(ctx, repeatable, named("PostponeEvent"),
-		pgx.NamedArgs{"event_id": ref.Number, "attempt": ref.Attempt, "delay": after})
+		pgx.NamedArgs{"event_id": ref.Number, "message_id": ref.ID, "attempt": ref.Attempt, "delay": after})
 }
 
 // GiveUpEvents implements events.Queue.

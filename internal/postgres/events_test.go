@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -69,7 +71,7 @@ func TestEventsAreQueuedWithTheirChangeWhileThereIsAReceiver(t *testing.T) {
 	var got []string
 	for range 3 {
 		e := claimEvent(t, store, true)
-		if !identity.IsUUID(e.ID) || time.Since(e.At).Abs() > time.Minute || e.Age.Abs() > time.Minute || e.Ref.Attempt != 1 {
+		if !identity.IsUUID(e.Ref.ID) || time.Since(e.At).Abs() > time.Minute || e.Age.Abs() > time.Minute || e.Ref.Attempt != 1 {
 			t.Errorf("claimed %+v", e)
 		}
 		got = append(got, e.Type+" "+string(e.Data))
@@ -103,6 +105,29 @@ func TestEventsAreQueuedWithTheirChangeWhileThereIsAReceiver(t *testing.T) {
 	}
 }
 
+// The trigger announces each kind of event, about its own account, and of what the trail has about it only what is
+// documented.
+func TestEachKindOfEventIsAnnouncedWithoutPersonalData(t *testing.T) {
+	t.Parallel()
+	store := announced(t, postgrestest.Config(t))
+	for _, name := range slices.Sorted(maps.Keys(events.Types())) {
+		u := newID()
+		testenv.NoError(t, store.RecordEvent(t.Context(), identity.Event{
+			Name: name, UserID: u, SessionID: newID(), RequestID: "request-4711", Address: netip.MustParseAddr("192.0.2.7"),
+			Details: []slog.Attr{
+				slog.String("actor", "key:ada"), slog.String("reason", "ticket 4711"), slog.String("purpose", "verification"),
+				slog.Int("sessions", 3), slog.String("changed", "scope"), slog.Int("imported", 4), slog.Int("refused", 5),
+			},
+		}))
+		e := claimEvent(t, store, true)
+		want := fmt.Sprintf(`{"changed": ["scope"], "user_id": "%s", "imported": 4}`, u)
+		if e.Type != events.Types()[name] || string(e.Data) != want {
+			t.Errorf("%s is announced as %s %s; want %s", name, e.Type, e.Data, want)
+		}
+		testenv.NoError(t, store.RemoveEvent(t.Context(), e.Ref))
+	}
+}
+
 // A release that has fewer types neither removes those of a newer one nor shortens the time.
 func TestTypesOfAnotherReleaseStay(t *testing.T) {
 	t.Parallel()
@@ -131,7 +156,7 @@ func TestAUsersNextEventWaitsForTheEarlierOne(t *testing.T) {
 	happen(t, store, admin.EventSuspended, grace)
 
 	first := claimEvent(t, store, true)
-	if e := claimEvent(t, store, true); e.Type != "user.suspended" || e.ID == first.ID {
+	if e := claimEvent(t, store, true); e.Type != "user.suspended" || e.Ref.ID == first.Ref.ID {
 		t.Errorf("beside ada's first event, %+v is claimed; want grace's", e)
 	}
 	claimEvent(t, store, false) // while the first is being sent
@@ -139,7 +164,7 @@ func TestAUsersNextEventWaitsForTheEarlierOne(t *testing.T) {
 	claimEvent(t, store, false) // while it waits
 	postgrestest.Exec(t, c, `UPDATE queued_events SET due_at = now() WHERE id = $1`, first.Ref.Number)
 	again := claimEvent(t, store, true)
-	if again.ID != first.ID || again.Ref.Attempt != 2 || !again.At.Equal(first.At) || string(again.Data) != string(first.Data) {
+	if again.Ref.ID != first.Ref.ID || again.Ref.Attempt != 2 || !again.At.Equal(first.At) || string(again.Data) != string(first.Data) {
 		t.Errorf("the second attempt is %+v, the first %+v", again, first)
 	}
 	// The lease of the first claim ended. Its outcome comes too late.

@@ -116,7 +116,7 @@ func TestStatementsAreAllUsed(t *testing.T) {
 		},
 		"an export": func() error { return store.ExportAccounts(ctx, func(*identity.MovedAccount) error { return nil }) },
 		"the events that wait": func() error {
-			ref := events.Ref{Number: 1, Attempt: 1}
+			ref := events.Ref{Number: 1, ID: newID(), Attempt: 1}
 			_, _, claimed := store.ClaimEvent(ctx, time.Minute)
 			return errors.Join(store.QueueEvents(ctx, events.Types(), time.Hour), claimed, store.PostponeEvent(ctx, ref, 0),
 				store.RemoveEvent(ctx, ref), testenv.Err(store.GiveUpEvents(ctx, time.Hour, 10)), testenv.Err(store.OldestEvent(ctx)))

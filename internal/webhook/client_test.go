@@ -5,32 +5,88 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// The tests of package mail judge signatures and statuses.
+// The tests of package mail judge statuses.
+
+const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 func post(t *testing.T, url string, data any) error {
 	t.Helper()
-	c := testenv.Must(New(Options{
-		URL: url + "/sesame", Secret: func() string { return "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" }, Timeout: time.Second,
-	}))(t)
+	c := testenv.Must(New(Options{URL: url + "/sesame", Secret: func() string { return secret }, Timeout: time.Second}))(t)
 	defer c.Close()
-	return c.Post(t.Context(), Message{ID: "1", Type: "user.updated", Data: data})
+	return c.Post(t.Context(), Message{ID: "1", Type: "user.updated", Timestamp: time.Now().Add(-72 * time.Hour), Data: data})
+}
+
+// A message is signed with its ID, its body and the time of the attempt. A receiver rejects what is older than five
+// minutes, so the time of an event that has waited would not do.
+func TestPostSignsWhatItSendsAtTheTimeOfTheAttempt(t *testing.T) {
+	type request struct {
+		header http.Header
+		body   []byte
+	}
+	requests := make(chan request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		requests <- request{r.Header, body}
+	}))
+	defer server.Close()
+	testenv.NoError(t, post(t, server.URL, "data"))
+	got := <-requests
+	judge := testenv.Must(standardwebhooks.NewWebhook(secret))(t)
+	testenv.NoError(t, judge.Verify(got.body, got.header))
+	for name, change := range map[string]func(*request){
+		"body": func(r *request) { r.body = append(r.body, ' ') },
+		"id":   func(r *request) { r.header.Set("webhook-id", "2") },
+		"time": func(r *request) { r.header.Set("webhook-timestamp", strconv.FormatInt(time.Now().Unix()-60, 10)) },
+	} {
+		other := request{got.header.Clone(), slices.Clone(got.body)}
+		change(&other)
+		if judge.Verify(other.body, other.header) == nil {
+			t.Errorf("another %s has the same signature", name)
+		}
+	}
+}
+
+// A redirect is a refusal: neither the message nor its signature goes elsewhere.
+func TestPostFollowsNoRedirect(t *testing.T) {
+	var elsewhere atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		server := httptest.NewServer(http.RedirectHandler(other.URL, status))
+		var refused *Error
+		if err := post(t, server.URL, "data"); !errors.As(err, &refused) || refused.Status != status {
+			t.Errorf("%d: %v", status, err)
+		}
+		server.Close()
+	}
+	if elsewhere.Load() > 0 {
+		t.Errorf("%d redirects were followed", elsewhere.Load())
+	}
 }
 
 func TestPostIsBoundedInBytesAndTime(t *testing.T) {
+	var written atomic.Int64
 	for name, tc := range map[string]struct {
 		reply http.HandlerFunc
 		want  error
 	}{
 		"a reply without an end": {func(w http.ResponseWriter, _ *http.Request) {
 			for err := error(nil); err == nil; {
-				_, err = w.Write(make([]byte, 64<<10))
+				var n int
+				n, err = w.Write(make([]byte, 64<<10))
+				written.Add(int64(n))
 			}
 		}, nil},
 		"no reply": {func(_ http.ResponseWriter, r *http.Request) {
@@ -48,6 +104,9 @@ func TestPostIsBoundedInBytesAndTime(t *testing.T) {
 		}
 		server.CloseClientConnections()
 		server.Close()
+	}
+	if n := written.Load(); n > 32<<20 { // the buffers of the system have a few MiB
+		t.Errorf("%d bytes of the reply were read", n)
 	}
 }
 

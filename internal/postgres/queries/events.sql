@@ -1,6 +1,7 @@
 -- The events that wait for the receiver of the event webhook. A trigger of audit_events
 -- queues them. An event that is claimed is not due before its lease ends; "attempts"
--- counts the claims, so that the outcome of an earlier claim is ignored.
+-- counts the claims, so that the outcome of an earlier claim is ignored. After a restore the
+-- numbers are given again, and message_id tells the events apart.
 
 -- name: QueueEvents
 -- Has events of these types queued for a time. Types of another release stay. Writes only
@@ -24,10 +25,11 @@ RETURNING id, attempts, message_id::text, type, at, data,
     (extract(epoch FROM greatest(now() - at, interval '0')) * 1000000)::bigint;
 
 -- name: RemoveEvent
-DELETE FROM queued_events WHERE id = :'event_id' AND attempts = :'attempt';
+DELETE FROM queued_events WHERE id = :'event_id' AND message_id = :'message_id' AND attempts = :'attempt';
 
 -- name: PostponeEvent
-UPDATE queued_events SET due_at = now() + :'delay'::interval WHERE id = :'event_id' AND attempts = :'attempt';
+UPDATE queued_events SET due_at = now() + :'delay'::interval
+WHERE id = :'event_id' AND message_id = :'message_id' AND attempts = :'attempt';
 
 -- name: GiveUpEvents
 -- Removes events that are too old, of the oldest ones. Those that are being sent are not
