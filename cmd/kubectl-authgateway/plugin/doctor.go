@@ -265,6 +265,7 @@ type need struct {
 
 var needs = []need{
 	{"list", v1alpha1.GroupVersion.Group, "authgateways", "", "status, and all others without --gateway"},
+	{"get", v1alpha1.GroupVersion.Group, "authgateways", "", "status NAME, and all others with --gateway"},
 	{"patch", v1alpha1.GroupVersion.Group, "authgateways", "", "rotate and revoke"},
 	{"get", "", "configmaps", "", "verify"},
 	{"list", "", "pods", "", "users, sessions, events, console and report"},
