@@ -1,7 +1,7 @@
 -- The events that wait for the receiver of the event webhook. A trigger of audit_events
 -- queues them. An event that is claimed is not due before its lease ends; "attempts"
 -- counts the claims, so that the outcome of an earlier claim is ignored. After a restore the
--- numbers are given again, and message_id tells the events apart.
+-- numbers are given again, and message_id distinguishes the events.
 
 -- name: QueueEvents
 -- Has events of these types queued for a time. Types of another release stay. Writes only
