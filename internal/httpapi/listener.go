@@ -38,7 +38,7 @@ func (l listener) Accept() (net.Conn, error) {
 		accepted, err := l.Listener.Accept()
 		switch {
 		case err == nil:
-			c := &conn{Conn: accepted, all: l.all}
+			c := &conn{Conn: accepted, all: l.all, ahead: newReadAhead(accepted)}
 			l.all.add(c)
 			return c, nil
 		case isPassing(err):
@@ -70,6 +70,7 @@ type conn struct {
 	all    *connections
 	gently atomic.Bool
 
+	ahead   *readAhead // nil on a system without it
 	wire    framing
 	first   bool     // only the first byte of a request was read: fasthttp reads it separately
 	doing   phase    // as known to the goroutine that serves it
@@ -108,7 +109,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	if c.first {
 		c.first = false
-		if !bytesWait(c) && !c.charge() {
+		if !c.hasMore() && !c.charge() {
 			c.refusal = errCrowded()
 			return 0, c.refusal
 		}
@@ -117,7 +118,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err := c.evictionError(); err != nil {
 			return 0, err
 		}
-		n, err := c.Conn.Read(p)
+		n, err := c.receive(p)
 		if err != nil {
 			if c.evicted.Load() != 0 {
 				continue
@@ -146,6 +147,17 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 }
+
+// receive reads data as it has arrived.
+func (c *conn) receive(p []byte) (int, error) {
+	if c.ahead != nil {
+		return c.ahead.read(p)
+	}
+	return c.Conn.Read(p)
+}
+
+// hasMore reports whether a read would not wait.
+func (c *conn) hasMore() bool { return c.ahead.holds() || bytesWait(c) }
 
 // charge charges the connection for the current request, and records when it is complete. A complete
 // request is always served.
@@ -177,7 +189,7 @@ func (c *conn) evictionError() error {
 	case phaseNew:
 		return nil
 	case phaseFresh, phaseIdle:
-		if bytesWait(c) {
+		if c.hasMore() {
 			c.all.revive(c)
 			c.doing, c.charged, c.reply = phaseWorking, c.all.requestCost(), 0
 			return nil

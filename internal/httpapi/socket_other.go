@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -18,3 +19,12 @@ func peerLives(net.Conn) bool { return true }
 
 // bytesWait is not supported on this system.
 func bytesWait(net.Conn) bool { return false }
+
+// readAhead is not supported on this system.
+type readAhead struct{}
+
+func newReadAhead(net.Conn) *readAhead { return nil }
+
+func (*readAhead) holds() bool { return false }
+
+func (*readAhead) read([]byte) (int, error) { return 0, errors.ErrUnsupported }
