@@ -25,6 +25,18 @@ bin/authserver:
 plugin: ## Build kubectl authgateway for all platforms and its manifest for krew: bin/plugin. VERSION must be such as v1.2.3.
 	go run ./hack/krew -version $(VERSION) -to bin/plugin
 
+.PHONY: release
+release: bin/release ## Make the release VERSION in dist/VERSION, signed with RELEASE_KEY, for images in REGISTRY. See docs/release.md.
+	@bin/release -version $(VERSION) $(if $(RELEASE_KEY),-key $(RELEASE_KEY)) $(if $(UNSIGNED),-unsigned) $(if $(REGISTRY),-registry $(REGISTRY)) $(RELEASE_FLAGS)
+
+.PHONY: publish
+publish: bin/release ## Push the images and the chart of dist/VERSION, with their signatures, to REGISTRY.
+	@bin/release publish -registry $(REGISTRY) dist/$(VERSION)
+
+.PHONY: bin/release
+bin/release:
+	@cd hack/release && CGO_ENABLED=0 go build -trimpath -o ../../bin/ .
+
 .PHONY: bin/kubectl-authgateway
 bin/kubectl-authgateway:
 	@cd cmd/kubectl-authgateway && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o ../../bin/ .
@@ -72,7 +84,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10000x by default).
 .PHONY: lint
 lint: bin/golangci-lint ## Run the linters, which also check imports and wording.
 	bin/golangci-lint run ./...
-	for module in cmd/kubectl-authgateway hack/localcluster verify verify/bench verify/grpcauth verify/fiberauth verify/fiberv2auth test/consumers test/judges; do \
+	for module in cmd/kubectl-authgateway hack/localcluster hack/release verify verify/bench verify/grpcauth verify/fiberauth verify/fiberv2auth test/consumers test/judges; do \
 		(cd $$module && $(CURDIR)/bin/golangci-lint run ./...) || exit; done
 	go test ./hack/docstest
 
@@ -97,5 +109,5 @@ bench: ## Compare the server's throughput with the bare libraries.
 	go run ./test/load
 
 .PHONY: clean
-clean: ## Delete the binaries and the data of make run.
-	rm -rf bin .local
+clean: ## Delete the binaries, the releases and the data of make run.
+	rm -rf bin dist .local

@@ -90,6 +90,7 @@ func parts() []part {
 		{name: "fuzz targets", command: []string{"hack/fuzz.sh"}, seconds: 40, slow: true},
 		{name: "hack/localcluster", dir: "hack/localcluster", command: goTest},
 		{name: "hack/kubernetes/image", dir: "hack/kubernetes/image", command: goTest},
+		{name: "hack/release", dir: "hack/release", command: goTest, seconds: 60, slow: true},
 		{name: "test/compose", dir: "test/compose", command: goTest},
 		{name: "verify", dir: "verify", packages: []string{"./..."}, seconds: 25, race: true},
 		{name: "verify/bench", dir: "verify/bench", command: goTest},
