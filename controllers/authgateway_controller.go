@@ -91,6 +91,7 @@ type Reconciler struct {
 
 // Options are the settings of an operator.
 type Options struct {
+	Version           string        // of the operator, such as v1.2.3
 	ServerImage       string        // for gateways that set no image
 	ServerPullSecrets []string      // for gateways that set no image; they are in the gateway's namespace
 	AllowedImages     []string      // prefixes of the images that gateways may set; empty: any image
@@ -131,6 +132,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return result, err
 	}
 	cs, t := newClusterState(g, r.Now()), keyResult{}
+	cs.operatorVersion = r.Options.Version
 	inKeys := r.reconcileKeys(ctx, cs, &t)
 	if isLost(inKeys) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil

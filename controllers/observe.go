@@ -22,6 +22,8 @@ type clusterState struct {
 	names   names
 	now     time.Time
 
+	operatorVersion string
+
 	keys, passphrases, caller *corev1.Secret // the operator's own; nil: there is none
 
 	// inputs and configMaps are what the spec refers to, by name. An entry is nil

@@ -56,7 +56,8 @@ func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image stri
 	}
 	for conditionType, c := range all {
 		last := meta.FindStatusCondition(status.Conditions, conditionType)
-		if c.status == metav1.ConditionUnknown && conditionType != v1alpha1.ConditionReady && last != nil {
+		known := conditionType == v1alpha1.ConditionReady || conditionType == v1alpha1.ConditionVersionSupported
+		if c.status == metav1.ConditionUnknown && !known && last != nil {
 			continue // keep what was last known, with the generation that it is about
 		}
 		about := g.Generation
@@ -111,8 +112,8 @@ func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind boo
 	}
 	all := map[string]condition{
 		v1alpha1.ConditionReady: ready, v1alpha1.ConditionKeysReady: keysReady, v1alpha1.ConditionAvailable: available,
-		v1alpha1.ConditionDatabaseAvailable: database,
-		v1alpha1.ConditionReconciling:       reconciling, v1alpha1.ConditionStalled: stall,
+		v1alpha1.ConditionDatabaseAvailable: database, v1alpha1.ConditionVersionSupported: versionCondition(cs),
+		v1alpha1.ConditionReconciling: reconciling, v1alpha1.ConditionStalled: stall,
 	}
 	if wantsAdmin(cs.gateway) {
 		all[v1alpha1.ConditionAdminAvailable] = administration(cs)
@@ -123,7 +124,7 @@ func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind boo
 // conditionOrder is the order in which the status has the conditions.
 var conditionOrder = []string{
 	v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionAvailable,
-	v1alpha1.ConditionDatabaseAvailable, v1alpha1.ConditionAdminAvailable,
+	v1alpha1.ConditionDatabaseAvailable, v1alpha1.ConditionAdminAvailable, v1alpha1.ConditionVersionSupported,
 	v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled,
 }
 

@@ -27,6 +27,11 @@ const (
 	// administrators. It exists only if spec.admin.enabled is true.
 	ConditionAdminAvailable = "AdminAvailable"
 
+	// ConditionVersionSupported is False when a ready replica reports a version
+	// that this operator does not support, and Unknown when the versions cannot be
+	// compared. Ready does not depend on it.
+	ConditionVersionSupported = "VersionSupported"
+
 	// ConditionReconciling is True while the operator works towards the spec or
 	// waits for something that changes without a person.
 	ConditionReconciling = "Reconciling"
@@ -46,6 +51,9 @@ const (
 	ReasonReplicasReady = "ReplicasReady"
 	// ReasonDatabaseAnswers means that the database accepts writes.
 	ReasonDatabaseAnswers = "DatabaseAnswers"
+	// ReasonVersionSupported means that the replicas have the operator's minor
+	// version or the one before.
+	ReasonVersionSupported = "VersionSupported"
 )
 
 // The reasons of work in progress, and of states that were asked for.
@@ -133,6 +141,19 @@ const (
 	// ReasonTooManyConnections means that the replicas may need more connections
 	// than the database allows. Available is True nevertheless.
 	ReasonTooManyConnections = "TooManyConnections"
+)
+
+// The reasons that only VersionSupported has.
+const (
+	// ReasonVersionTooOld means that replicas are more than one minor version older
+	// than the operator.
+	ReasonVersionTooOld = "VersionTooOld"
+	// ReasonVersionTooNew means that replicas have a newer minor version than the
+	// operator.
+	ReasonVersionTooNew = "VersionTooNew"
+	// ReasonVersionUnknown means that the operator or a replica has no released
+	// version.
+	ReasonVersionUnknown = "VersionUnknown"
 )
 
 // The reason that only AdminAvailable, and therefore Ready, has.

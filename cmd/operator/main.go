@@ -68,7 +68,7 @@ func (l *list) Set(text string) error {
 func main() { os.Exit(run(ctrl.SetupSignalHandler(), os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
-	var s settings
+	s := settings{options: controllers.Options{Version: version}}
 	flags := flag.NewFlagSet("operator", flag.ContinueOnError)
 	flags.SetOutput(errs)
 	flags.Usage = func() {

@@ -238,10 +238,11 @@ func reasons(t *testing.T) []string {
 
 // noAction lists the reasons that need no runbook, with the explanation.
 var noAction = map[string]string{
-	"Ready":           "all is well",
-	"KeysPublished":   "all is well",
-	"ReplicasReady":   "all is well",
-	"DatabaseAnswers": "all is well",
+	"Ready":            "all is well",
+	"KeysPublished":    "all is well",
+	"ReplicasReady":    "all is well",
+	"DatabaseAnswers":  "all is well",
+	"VersionSupported": "all is well",
 }
 
 func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {

@@ -158,6 +158,8 @@ var scenarios = []scenario{
 	{"an upgrade that stops", "AuthGatewayUpgradeStopped", of("authgateway_operator_upgrade_failing", "1x60"),
 		[]string{"4m"}, "6m", one(with(gateway, "namespace", "system"),
 			"AuthGateway shop/auth is not Ready after its upgrade, which stops all further upgrades")},
+	{"a server of another version", "AuthGatewayVersionUnsupported", condition("VersionSupported", "False", "1x90"),
+		[]string{"59m"}, "61m", one(gateway, "AuthGateway shop/auth runs servers of a version that its operator does not support")},
 	{"a queue", "AuthGatewayOperatorBehind",
 		map[string]string{`workqueue_depth{name="authgateway",namespace="system",pod="a",priority="0"}`: "60x60"},
 		[]string{"9m"}, "11m", one(labels{"namespace": "system"}, "60 AuthGateways wait for the operator in namespace system")},

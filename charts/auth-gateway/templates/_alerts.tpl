@@ -146,6 +146,15 @@ groups:
       summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is not Ready after its upgrade, which stops all further upgrades
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayupgradestopped
 
+  - alert: AuthGatewayVersionUnsupported
+    expr: max by (gateway_namespace, gateway_name) (authgateway_condition{type="VersionSupported",status="False"}) == 1
+    for: 1h
+    labels:
+      severity: warning
+    annotations:
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} runs servers of a version that its operator does not support
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayversionunsupported
+
   - alert: AuthGatewayOperatorBehind
     expr: sum by (namespace) (workqueue_depth{name="authgateway"}) > 50
     for: 10m

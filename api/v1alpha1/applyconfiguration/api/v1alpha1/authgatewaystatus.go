@@ -15,6 +15,7 @@ type AuthGatewayStatusApplyConfiguration struct {
 	// spec asks for is in place and serves. KeysReady: each kind of token has a
 	// signing key, and the public keys are published. Available: at least one
 	// replica serves the API. DatabaseAvailable: the database accepts writes.
+	// VersionSupported: the operator supports the version of the replicas.
 	// Reconciling: the operator is working, or waits for something. Stalled:
 	// nothing changes until a person acts; the message says what to do.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
