@@ -64,7 +64,8 @@ func (r *release) buildBundle(context.Context) error {
 			return err
 		}
 	}
-	if err := r.writeYAML("bundle/metadata/annotations.yaml", map[string]any{"annotations": bundleAnnotations}); err != nil {
+	annotations := map[string]any{"annotations": bundleAnnotations}
+	if err := r.writeYAML("bundle/metadata/annotations.yaml", annotations); err != nil {
 		return err
 	}
 	return r.bundleImage(bundleAnnotations)
@@ -152,7 +153,8 @@ func (r *release) serviceVersion(objects []*resource.Resource) (map[string]any, 
 			}}
 		}
 	}
-	for binding, field := range map[string]string{"ClusterRoleBinding": "clusterPermissions", "RoleBinding": "permissions"} {
+	fields := map[string]string{"ClusterRoleBinding": "clusterPermissions", "RoleBinding": "permissions"}
+	for binding, field := range fields {
 		rules, err := rulesOf(objects, binding)
 		if err != nil {
 			return nil, err

@@ -96,7 +96,8 @@ func (r *release) labels(name string) map[string]string {
 func (r *release) serverImage(b built) (v1.Image, error) {
 	base := imageConfigs[b.name]
 	config := *base.DeepCopy()
-	config.Entrypoint, config.User, config.WorkingDir, config.Labels = []string{"/" + b.name}, "65532:65532", "/", r.labels(b.name)
+	config.Entrypoint, config.User, config.WorkingDir = []string{"/" + b.name}, "65532:65532", "/"
+	config.Labels = r.labels(b.name)
 	return r.imageOf(b.arch(), config, []string{
 		r.authorities + "=/etc/ssl/certs/ca-certificates.crt",
 		filepath.Join(r.goRoot, "lib", "time", "zoneinfo.zip") + "=/zoneinfo.zip",
@@ -206,7 +207,8 @@ func (r *release) bundleImage(labels map[string]string) error {
 		all[key] = value
 	}
 	image, err := r.imageOf("amd64", v1.Config{Labels: all}, []string{
-		filepath.Join(r.out, "bundle", "manifests") + "=/manifests", filepath.Join(r.out, "bundle", "metadata") + "=/metadata",
+		filepath.Join(r.out, "bundle", "manifests") + "=/manifests",
+		filepath.Join(r.out, "bundle", "metadata") + "=/metadata",
 	})
 	if err != nil {
 		return err

@@ -43,8 +43,8 @@ func (r *release) buildPrograms(ctx context.Context) error {
 			b := built{name, platform, filepath.Join(r.scratch, platform, name), licenses}
 			// -buildvcs=false: a checkout without tags or with another remote must give the same program. The provenance
 			// and the images name the commit.
-			err := r.goTool(ctx, ".", platform, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+r.version,
-				"-o", b.path, "./cmd/"+name)
+			err := r.goTool(ctx, ".", platform, "build", "-trimpath", "-buildvcs=false",
+				"-ldflags", "-s -w -X main.version="+r.version, "-o", b.path, "./cmd/"+name)
 			if err != nil {
 				return err
 			}
@@ -123,14 +123,14 @@ func packed(files map[string][]byte, at time.Time, programs ...string) ([]byte, 
 
 // buildPlugin builds the archives of the kubectl plugin and the manifest for krew.
 func (r *release) buildPlugin(ctx context.Context) error {
-	args := []string{"run", "./hack/krew", "-version", r.version, "-url", r.downloads, "-to", filepath.Join(r.scratch, "plugin")}
+	folder := filepath.Join(r.scratch, "plugin")
+	args := []string{"run", "./hack/krew", "-version", r.version, "-url", r.downloads, "-to", folder}
 	if r.plugins != "" {
 		args = append(args, "-platforms", r.plugins)
 	}
 	if err := r.goTool(ctx, ".", host(), args...); err != nil {
 		return err
 	}
-	folder := filepath.Join(r.scratch, "plugin")
 	archives, err := filepath.Glob(filepath.Join(folder, "*.tar.gz"))
 	if err != nil {
 		return err

@@ -53,7 +53,8 @@ func (r *release) statement() ([]byte, error) {
 	var subjects []*intoto.ResourceDescriptor
 	for _, file := range files {
 		if !strings.HasPrefix(file.name, "oci/") { // the images follow
-			subjects = append(subjects, &intoto.ResourceDescriptor{Name: file.name, Digest: map[string]string{"sha256": file.digest}})
+			digest := map[string]string{"sha256": file.digest}
+			subjects = append(subjects, &intoto.ResourceDescriptor{Name: file.name, Digest: digest})
 		}
 	}
 	for _, image := range r.images {

@@ -16,7 +16,8 @@ import (
 
 // repositories are the names of the layouts in a registry.
 var repositories = map[string]string{
-	"authserver": "authserver", "operator": "operator", "operator-bundle": "operator-bundle", "chart": "charts/" + chartName,
+	"authserver": "authserver", "operator": "operator", "operator-bundle": "operator-bundle",
+	"chart": "charts/" + chartName,
 }
 
 func runPublish(ctx context.Context, args []string) error {

@@ -151,8 +151,8 @@ func (r *release) source(ctx context.Context) error {
 // environment is that of Go's commands. Settings of this machine that change programs are overridden.
 func (r *release) environment(platform string) []string {
 	system, arch, _ := strings.Cut(platform, "/")
-	return append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOEXPERIMENT=", "GODEBUG=", "GOFIPS140=off", "GOAMD64=v1",
-		"GOARM64=v8.0", "GOWORK=off", "GOOS="+system, "GOARCH="+arch)
+	return append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOEXPERIMENT=", "GODEBUG=", "GOFIPS140=off",
+		"GOAMD64=v1", "GOARM64=v8.0", "GOWORK=off", "GOOS="+system, "GOARCH="+arch)
 }
 
 // host is the platform of this machine, for programs that run during the release.

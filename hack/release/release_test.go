@@ -68,7 +68,8 @@ func must[T any](value T, err error) func(t *testing.T) T {
 func copyOf(t *testing.T, to string) {
 	t.Helper()
 	root := must(filepath.Abs("../.."))(t)
-	for _, file := range strings.Split(strings.Trim(do(t, root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), "\x00"), "\x00") {
+	files := strings.Trim(do(t, root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), "\x00")
+	for file := range strings.SplitSeq(files, "\x00") {
 		info, err := os.Lstat(filepath.Join(root, file))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 			continue
@@ -444,7 +445,7 @@ func helmPulls(t *testing.T, root, out string) {
 		}
 	}
 
-	// What was published under a version stays.
+	// A version that was published is not replaced.
 	path, all, err := tagsOf(filepath.Join(out, "oci", "chart"))
 	if err != nil {
 		t.Fatal(err)
@@ -473,7 +474,7 @@ func manifestsNameDigests(t *testing.T, out string) {
 		}
 	}
 	if strings.Contains(text, "registry.invalid") {
-		t.Error("install.yaml has an image that nobody named")
+		t.Error("install.yaml has an image without a registry")
 	}
 }
 
@@ -518,8 +519,12 @@ func TestImagesAreThoseOfTheDockerfile(t *testing.T) {
 			t.Errorf("the Dockerfile lacks %q", line)
 		}
 	}
-	if got := strings.Count(dockerfile, "\nENV ") + strings.Count(dockerfile, "\nEXPOSE ") + strings.Count(dockerfile, "\nHEALTHCHECK "); got != 5 {
-		t.Errorf("the Dockerfile has %d such lines; change imageConfigs as well", got) // one of them is for the build
+	lines := 0
+	for _, instruction := range []string{"ENV ", "EXPOSE ", "HEALTHCHECK "} {
+		lines += strings.Count(dockerfile, "\n"+instruction)
+	}
+	if lines != 5 { // one of them is for the build
+		t.Errorf("the Dockerfile has %d such lines; change imageConfigs as well", lines)
 	}
 	if len(server.Env) != 2 || server.Env[1] != "HOST=" || len(server.ExposedPorts) != 2 || len(imageConfigs["operator"].Env) != 1 {
 		t.Errorf("the configurations are %+v", imageConfigs)
