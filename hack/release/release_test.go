@@ -435,7 +435,7 @@ func helmPulls(t *testing.T, root, out string) {
 		must(os.ReadFile(filepath.Join(out, "auth-gateway-9.8.7.tgz")))(t); !bytes.Equal(pulled, made) {
 		t.Error("the registry has another chart")
 	}
-	rendered := do(t, home, helm, "template", "auth", "auth-gateway-9.8.7.tgz")
+	rendered := do(t, home, helm, "template", "auth", "auth-gateway-9.8.7.tgz", "--kube-version", "1.37.0")
 	for line := range strings.Lines(string(must(os.ReadFile(filepath.Join(out, "images.txt")))(t))) {
 		name, digest, _ := strings.Cut(strings.TrimSpace(line), ":9.8.7@")
 		if strings.HasSuffix(name, "/operator") || strings.HasSuffix(name, "/authserver") {
