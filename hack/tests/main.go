@@ -80,6 +80,7 @@ func parts() []part {
 		{name: "keys", seconds: 139},
 		{name: "test/browser", seconds: 50, slow: true},
 		{name: "hack/run", seconds: 49},
+		{name: "test/upgrade", seconds: 45, slow: true},
 		{name: "test/walk", seconds: 40, slow: true},
 		{name: "internal/testenv/localpostgres", seconds: 37, slow: true},
 
