@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/template"
 )
@@ -48,11 +49,23 @@ func main() {
 	}
 }
 
-func build(ctx context.Context, version, url, to string, platforms []string) error {
-	if !strings.HasPrefix(version, "v") {
-		return errors.New("krew needs a version such as v1.2.3: give -version, or make plugin VERSION=v1.2.3")
+// isVersion matches what krew accepts: a semantic version after a v.
+var isVersion = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
+
+func build(ctx context.Context, version, url, to string, platforms []string) (err error) {
+	if !isVersion.MatchString(version) {
+		return fmt.Errorf("krew needs a version such as v1.2.3, and not %q: give -version, or make plugin VERSION=v1.2.3", version)
 	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	tools, err := os.MkdirTemp("", "authgateway-plugin-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tools)) }()
+	licenses := filepath.Join(tools, "licenses")
+	if err := run(ctx, []string{"go", "build", "-o", licenses, "github.com/auth-gateway/auth-gateway/hack/licenses"}); err != nil {
 		return err
 	}
 	var archives []archived
@@ -61,7 +74,7 @@ func build(ctx context.Context, version, url, to string, platforms []string) err
 		if !ok {
 			return fmt.Errorf("%q is not a platform such as linux/amd64", platform)
 		}
-		a, err := archive(ctx, version, system, arch, to)
+		a, err := archive(ctx, licenses, version, system, arch, to)
 		if err != nil {
 			return fmt.Errorf("%s: %w", platform, err)
 		}
@@ -87,8 +100,16 @@ func render(version, url string, archives []archived) ([]byte, error) {
 	return text.Bytes(), err
 }
 
+// run runs a command in the folder of the plugin.
+func run(ctx context.Context, command []string, environment ...string) error {
+	c := exec.CommandContext(ctx, command[0], command[1:]...)
+	c.Dir, c.Stdout, c.Stderr = module, os.Stderr, os.Stderr
+	c.Env = append(append(os.Environ(), "CGO_ENABLED=0"), environment...)
+	return c.Run()
+}
+
 // archive builds the plugin for a platform and packs it with the licence texts of everything that is linked into it.
-func archive(ctx context.Context, version, system, arch, to string) (a archived, err error) {
+func archive(ctx context.Context, licenses, version, system, arch, to string) (a archived, err error) {
 	scratch, err := os.MkdirTemp("", "authgateway-plugin-")
 	if err != nil {
 		return a, err
@@ -98,17 +119,12 @@ func archive(ctx context.Context, version, system, arch, to string) (a archived,
 	if system == "windows" {
 		program += ".exe"
 	}
-	for _, args := range [][]string{
-		{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", filepath.Join(scratch, program), "."},
-		{"run", "github.com/auth-gateway/auth-gateway/hack/licenses", filepath.Join(scratch, "licenses"), "."},
+	// What is linked differs between platforms, so the licences are collected for the platform too.
+	for _, command := range [][]string{
+		{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", filepath.Join(scratch, program), "."},
+		{licenses, filepath.Join(scratch, "licenses"), "."},
 	} {
-		run := exec.CommandContext(ctx, "go", args...)
-		run.Dir, run.Stdout, run.Stderr = module, os.Stderr, os.Stderr
-		run.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if args[0] == "build" {
-			run.Env = append(run.Env, "GOOS="+system, "GOARCH="+arch)
-		}
-		if err := run.Run(); err != nil {
+		if err := run(ctx, command, "GOOS="+system, "GOARCH="+arch); err != nil {
 			return a, err
 		}
 	}

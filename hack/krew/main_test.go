@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -54,5 +55,13 @@ func TestArchivesOfTheSameFilesAreEqual(t *testing.T) {
 	}
 	if packed[0].Len() == 0 || !bytes.Equal(packed[0].Bytes(), packed[1].Bytes()) {
 		t.Error("the archives differ")
+	}
+}
+
+func TestVersionsOfOtherFormsAreRefused(t *testing.T) {
+	for _, version := range []string{"", "v", "1.2.3", "v1.2", "v1.2.3+build", "vnext", "v01.2.3", "v1.2.3 "} {
+		if err := build(t.Context(), version, "", t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "VERSION=v1.2.3") {
+			t.Errorf("%q: %v", version, err)
+		}
 	}
 }

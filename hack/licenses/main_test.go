@@ -23,3 +23,13 @@ func TestEachLinkedModuleHasItsTexts(t *testing.T) {
 		t.Error("controller-runtime is listed for the server, which does not contain it")
 	}
 }
+
+// A program has other modules on another platform. GOOS selects it.
+func TestModulesOfAnotherPlatformHaveTheirTexts(t *testing.T) {
+	t.Setenv("GOOS", "windows")
+	folder := t.TempDir()
+	testenv.NoError(t, collect(t.Context(), folder, []string{"../../cmd/authserver"}))
+	if _, err := os.Stat(filepath.Join(folder, "github.com", "inconshreveable", "mousetrap", "LICENSE")); err != nil {
+		t.Error(err)
+	}
+}
