@@ -286,9 +286,16 @@ func (n need) String() string {
 func (e *examination) checkRights(ctx context.Context) {
 	var missing, unknown []string
 	for _, n := range needs {
+		namespace, name := e.c.namespace, ""
+		if n.resource == "serviceaccounts" && e.g != nil {
+			// A person may have the right for the one that is used, and for no other.
+			if of, err := e.serviceAccount(ctx, e.c, e.g); err == nil {
+				namespace, name = of.namespace, of.name
+			}
+		}
 		review, err := e.c.api.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Namespace: e.c.namespace, Verb: n.verb, Group: n.group, Resource: n.resource, Subresource: n.subresource,
+				Namespace: namespace, Verb: n.verb, Group: n.group, Resource: n.resource, Subresource: n.subresource, Name: name,
 			}},
 		}, metav1.CreateOptions{})
 		switch {

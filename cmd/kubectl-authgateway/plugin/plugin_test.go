@@ -17,8 +17,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
@@ -374,6 +376,34 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	finds("a gateway that does not exist", []string{"--gateway", "other"}, `^fail +gateway +namespace \S+ has no AuthGateway other`)
 	stranger := []string{"--as", "stranger"}
 	finds("a caller without rights", stranger, `^warn +your rights +you lack some`, `patch authgateways, for rotate and revoke$`)
+}
+
+// The Role that docs/administration.md shows for people without the role admin is enough.
+func TestDocumentedRoleIsEnough(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	page := string(testenv.Must(os.ReadFile("../../../docs/administration.md"))(t))
+	_, text, found := strings.Cut(page, "```yaml\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n")
+	text, _, _ = strings.Cut(text, "```")
+	var role rbacv1.Role
+	testenv.NoError(t, yaml.UnmarshalStrict([]byte(text), &role))
+	if !found || len(role.Rules) == 0 {
+		t.Fatalf("docs/administration.md has no Role: %s", text)
+	}
+	testenv.Must(f.api.RbacV1().Roles(f.namespace).Create(t.Context(), &role, metav1.CreateOptions{}))(t)
+	testenv.Must(f.api.RbacV1().RoleBindings(f.namespace).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "carol"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "carol"}},
+	}, metav1.CreateOptions{}))(t)
+	testenv.Until(t, time.Minute, "the API server knows the bindings", func() bool { return f.run("users", "find", "--as", "carol").code == 0 })
+	text = f.must("doctor", "--as", "carol")
+	for _, line := range []string{`your rights +they are enough`, `administration +the ServiceAccount \S+/helpdesk may list accounts`} {
+		if !regexp.MustCompile(`(?m)^ok +` + line).MatchString(text) {
+			t.Errorf("the doctor lacks %q:\n%s", line, text)
+		}
+	}
+	f.must("status", "auth", "--as", "carol")
+	f.must("rotate", "--as", "carol")
 }
 
 func TestDoctorBeforeThereIsAGateway(t *testing.T) {
