@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -154,13 +155,13 @@ func TestMigrationAsksForEverySignInThatFails(t *testing.T) {
 	}
 }
 
-// The password that is sent for others has the form of the one that was typed.
+// The password that is sent for others has the form of the one that was typed, and none of its characters but by chance.
 func TestMigrationSendsALookalikeForOthers(t *testing.T) {
 	f, s, _ := newMigration(t)
-	seen := map[string]bool{}
-	for range 5 {
-		const typed = "Pässwörd 12, 漢字 🔑 and so on"
-		f.fails(errOf(f.SignIn("nobody", typed)), identity.Unauthenticated, wrongCredentials)
+	const typed, times = "Pässwörd 12, 漢字 🔑 and so on", 20
+	seen, differ := map[string]bool{}, map[int]bool{}
+	for n := range times {
+		f.fails(errOf(f.SignIn(fmt.Sprint("nobody", n), typed)), identity.Unauthenticated, wrongCredentials)
 		sent := s.take()[0].password
 		seen[sent] = true
 		if len(sent) != len(typed) {
@@ -168,13 +169,19 @@ func TestMigrationSendsALookalikeForOthers(t *testing.T) {
 		}
 		runes := []rune(sent)
 		for i, r := range []rune(typed) {
+			differ[i] = differ[i] || r != runes[i]
 			if r < unicode.MaxASCII && (unicode.IsLower(r) != unicode.IsLower(runes[i]) || unicode.IsUpper(r) != unicode.IsUpper(runes[i]) ||
 				unicode.IsDigit(r) != unicode.IsDigit(runes[i])) || len(string(r)) != len(string(runes[i])) {
 				t.Errorf("%q has another form", sent)
 			}
 		}
 	}
-	f.equal("different ones", len(seen), 5)
+	f.equal("different ones", len(seen), times)
+	for i, r := range []rune(typed) {
+		if !differ[i] {
+			t.Errorf("the character %d of the password, %c, is always sent", i, r)
+		}
+	}
 }
 
 func TestMigrationThatHasNoAnswerCountsNoFailure(t *testing.T) {
