@@ -119,9 +119,12 @@ func archive(ctx context.Context, licenses, version, system, arch, to string) (a
 	if system == "windows" {
 		program += ".exe"
 	}
-	// What is linked differs between platforms, so the licences are collected for the platform too.
+	// Other modules are linked on other platforms, so the licences are collected for the platform too.
 	for _, command := range [][]string{
-		{"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", filepath.Join(scratch, program), "."},
+		{
+			"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version,
+			"-o", filepath.Join(scratch, program), ".",
+		},
 		{licenses, filepath.Join(scratch, "licenses"), "."},
 	} {
 		if err := run(ctx, command, "GOOS="+system, "GOARCH="+arch); err != nil {

@@ -31,7 +31,8 @@ func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	limit, err := strconv.Atoi(query.Get("limit"))
 	from, _ := strconv.Atoi(query.Get("cursor"))
-	if err != nil || limit < 1 || limit > adminapi.MaxLimit || query.Get("state") != "suspended" || r.URL.Path != "/admin/users" {
+	if err != nil || limit < 1 || limit > adminapi.MaxLimit ||
+		query.Get("state") != "suspended" || r.URL.Path != "/admin/users" {
 		l.refused = append(l.refused, r.URL.String())
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -132,7 +133,8 @@ func TestListsHaveWhatIsAskedFor(t *testing.T) {
 			t.Fatalf("%v sends %q", args, l.refused)
 		}
 		if l.fails > 0 && l.pages >= l.fails {
-			if code != 1 || !strings.Contains(stderr, "the database cannot be reached") || l.pages > l.fails || form == "json" && out != "" {
+			if code != 1 || !strings.Contains(stderr, "the database cannot be reached") || l.pages > l.fails ||
+				form == "json" && out != "" {
 				t.Fatalf("page %d of %d fails, and the exit code is %d: %s", l.fails, l.pages, code, stderr)
 			}
 			return

@@ -72,36 +72,65 @@ func TestStateIsShownAsItIs(t *testing.T) {
 	}{
 		"nothing is wrong": {
 			func(*State) {},
-			[]string{"State ready", "v1.2.3", "27 Nov 2026, 12:00 UTC", "the API and administrators", "generation 7 is in use", "12 are reported to consumers; read 2s ago",
-				"PostgreSQL 17.2", "differs by 1.5s from that of this server, which is behind; that can be wrong by 3ms",
-				"192.0.2.1 this server 4 connections the oldest since 29 Nov 2026, 11:00 UTC", "a socket 1 connection the oldest since 29 Nov 2026, 10:00 UTC",
-				"No mail waits."},
+			[]string{
+				"State ready", "v1.2.3", "27 Nov 2026, 12:00 UTC", "the API and administrators", "generation 7 is in use",
+				"12 are reported to consumers; read 2s ago", "PostgreSQL 17.2", "No mail waits.",
+				"differs by 1.5s from that of this server, which is behind; that can be wrong by 3ms",
+				"192.0.2.1 this server 4 connections the oldest since 29 Nov 2026, 11:00 UTC",
+				"a socket 1 connection the oldest since 29 Nov 2026, 10:00 UTC",
+			},
 			[]string{"not ready", "is stored", "last error", "sends no mail", "has paused", "is ahead"},
 		},
-		"not ready":         {func(s *State) { s.Reason = "the keys are locked" }, []string{"not ready the keys are locked"}, []string{"State ready"}},
-		"administrators":    {func(s *State) { s.ServesAPI = false }, []string{"administrators only"}, []string{"the API and", "Ended sessions"}},
-		"another ring":      {func(s *State) { s.KeysInUse = 6 }, []string{"generation 6 is in use; generation 7 is stored"}, nil},
-		"no ring in use":    {func(s *State) { s.KeysInUse = 0 }, []string{"generation 7 is known"}, []string{"in use"}},
-		"no ring":           {func(s *State) { s.KeysInUse, s.Database.Ring = 0, 0 }, []string{"none is known"}, []string{"in use", "generation"}},
-		"endings unread":    {func(s *State) { s.Endings = nil }, []string{"not read: no consumer has asked"}, []string{"reported"}},
-		"the other clock":   {func(s *State) { s.Database.Ahead = -time.Hour }, []string{"differs by 1h0m0s from that of this server, which is ahead"}, []string{"which is behind"}},
-		"no mail":           {func(s *State) { s.SendsMail = false }, []string{"This server sends no mail."}, nil},
-		"mail that pauses":  {func(s *State) { s.Paused = true }, []string{"This server has paused: no mail is accepted."}, nil},
-		"an error of mails": {func(s *State) { s.LastError, s.FailedAt = "it replied 450", now.Add(-time.Minute) }, []string{"The last error of this server, at 29 Nov 2026, 11:59 UTC : it replied 450"}, nil},
+		"not ready": {
+			func(s *State) { s.Reason = "the keys are locked" },
+			[]string{"not ready the keys are locked"},
+			[]string{"State ready"},
+		},
+		"administrators": {
+			func(s *State) { s.ServesAPI = false },
+			[]string{"administrators only"},
+			[]string{"the API and", "Ended sessions"},
+		},
+		"another ring": {
+			func(s *State) { s.KeysInUse = 6 },
+			[]string{"generation 6 is in use; generation 7 is stored"},
+			nil,
+		},
+		"no ring in use": {func(s *State) { s.KeysInUse = 0 }, []string{"generation 7 is known"}, []string{"in use"}},
+		"no ring": {
+			func(s *State) { s.KeysInUse, s.Database.Ring = 0, 0 },
+			[]string{"none is known"},
+			[]string{"in use", "generation"},
+		},
+		"endings unread": {func(s *State) { s.Endings = nil }, []string{"not read: no consumer has asked"}, []string{"reported"}},
+		"the other clock": {
+			func(s *State) { s.Database.Ahead = -time.Hour },
+			[]string{"differs by 1h0m0s from that of this server, which is ahead"},
+			[]string{"which is behind"},
+		},
+		"no mail":          {func(s *State) { s.SendsMail = false }, []string{"This server sends no mail."}, nil},
+		"mail that pauses": {func(s *State) { s.Paused = true }, []string{"This server has paused: no mail is accepted."}, nil},
+		"an error of mails": {
+			func(s *State) { s.LastError, s.FailedAt = "it replied 450", now.Add(-time.Minute) },
+			[]string{"The last error of this server, at 29 Nov 2026, 11:59 UTC : it replied 450"},
+			nil,
+		},
 		"no database": {
 			func(s *State) { s.Database = Database{Problem: "connection refused"} },
-			[]string{"Database connection refused", "The database has it."}, []string{"PostgreSQL", "Servers of this database", "No mail waits", "is stored"},
+			[]string{"Database connection refused", "The database has it."}, []string{"PostgreSQL", "Servers of", "No mail", "stored"},
 		},
 		"mails that wait": {
 			func(s *State) {
 				s.Database.Outbox = []admin.WaitingMails{
 					{Purpose: "recovery", Number: 3, Oldest: now.Add(-time.Hour), Attempts: 5, Due: now.Add(time.Minute)},
-					{Purpose: "invitation", Number: 1, Oldest: now, Attempts: 1, Due: now}, {Purpose: "verification", Number: 2, Oldest: now, Due: now},
+					{Purpose: "invitation", Number: 1, Oldest: now, Attempts: 1, Due: now},
+					{Purpose: "verification", Number: 2, Oldest: now, Due: now},
 				}
 			},
 			[]string{
 				"3 × recovery the oldest since 29 Nov 2026, 11:00 UTC tried up to 5 times next attempt 29 Nov 2026, 12:01 UTC",
-				"1 × invitation the oldest since 29 Nov 2026, 12:00 UTC tried once next", "2 × verification the oldest since 29 Nov 2026, 12:00 UTC next",
+				"1 × invitation the oldest since 29 Nov 2026, 12:00 UTC tried once next",
+				"2 × verification the oldest since 29 Nov 2026, 12:00 UTC next",
 			},
 			[]string{"No mail waits"},
 		},

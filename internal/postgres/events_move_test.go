@@ -219,7 +219,8 @@ func TestSendersGoOnWithARestoredDatabase(t *testing.T) {
 		}
 		last[d.user] = d.n
 	}
-	for _, text := range texts(t, db, `SELECT user_id || ' ' || (details->>'changed') FROM audit_events WHERE user_id IS NOT NULL`) {
+	for _, text := range texts(t, db, `SELECT user_id || ' ' || (details->>'changed') FROM audit_events
+		WHERE user_id IS NOT NULL`) {
 		var user string
 		var n int
 		testenv.Must(fmt.Sscan(text, &user, &n))(t)

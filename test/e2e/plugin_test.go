@@ -49,7 +49,8 @@ func (p testNamespace) pluginOf(t *testing.T, program, account string) plugin {
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	testenv.NoError(t, clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters: map[string]*clientcmdapi.Cluster{"e2e": {
-			Server: access.Host, CertificateAuthorityData: access.CAData, TLSServerName: access.ServerName, InsecureSkipTLSVerify: access.Insecure,
+			Server: access.Host, CertificateAuthorityData: access.CAData,
+			TLSServerName: access.ServerName, InsecureSkipTLSVerify: access.Insecure,
 		}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"e2e": {Token: p.token(t, account)}},
 		Contexts:       map[string]*clientcmdapi.Context{"e2e": {Cluster: "e2e", AuthInfo: "e2e", Namespace: p.name}},
@@ -169,8 +170,8 @@ func TestThePluginAdministersAGateway(t *testing.T) {
 	}
 	p.administersAccounts(t, a, desk, spammer)
 	p.rotates(t, a, desk, other, untilItSigns(lead))
-	if text := desk.must(t, "doctor"); !strings.Contains(text, "they are enough for all commands") || strings.Contains(text, "fail ") ||
-		!strings.Contains(text, "may list accounts") {
+	if text := desk.must(t, "doctor"); !strings.Contains(text, "they are enough for all commands") ||
+		strings.Contains(text, "fail ") || !strings.Contains(text, "may list accounts") {
 		t.Errorf("doctor: %s", text)
 	}
 	p.reports(t, desk, spammer, other)

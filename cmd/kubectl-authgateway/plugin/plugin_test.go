@@ -395,7 +395,9 @@ func TestDocumentedRoleIsEnough(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "carol"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "carol"}},
 	}, metav1.CreateOptions{}))(t)
-	testenv.Until(t, time.Minute, "the API server knows the bindings", func() bool { return f.run("users", "find", "--as", "carol").code == 0 })
+	testenv.Until(t, time.Minute, "the API server knows the bindings", func() bool {
+		return f.run("users", "find", "--as", "carol").code == 0
+	})
 	text = f.must("doctor", "--as", "carol")
 	for _, line := range []string{`your rights +they are enough`, `administration +the ServiceAccount \S+/helpdesk may list accounts`} {
 		if !regexp.MustCompile(`(?m)^ok +` + line).MatchString(text) {
