@@ -176,9 +176,11 @@ func openStore(c config.Config, o Options) (*postgres.Store, error) {
 	if o.Statement != nil {
 		options = append(options, postgres.WithStatementHook(o.Statement))
 	}
+	hosts, ports := c.DBHosts()
 	return postgres.Open(postgres.Config{
-		Host: c.DBHost, Ports: c.DBPort, User: c.DBUser, Password: c.DBPassword.Reveal(), Database: c.DBName,
-		SSLMode: c.DBSSLMode, SSLRootCert: c.DBSSLRootCert, MaxConns: c.DBMaxConns,
+		Host: strings.Join(hosts, ","), Ports: ports, User: c.DBUser, Password: c.DBPassword.Reveal(), Database: c.DBName,
+		SSLMode: c.DBSSLMode, SSLRootCert: c.DBSSLRootCert, TargetSessionAttrs: string(c.DBTargetSessionAttrs),
+		MaxConns: c.DBMaxConns, MinIdleConns: c.DBMinIdleConns,
 		AcquireTimeout: c.DBAcquireTimeout, StatementTimeout: c.DBStatementTimeout,
 	}, options...)
 }
@@ -375,6 +377,7 @@ func (s *Server) work(ctx context.Context) error {
 	s.log.Info("ready")
 	var jobs sync.WaitGroup
 	jobs.Go(func() { s.watchDatabase(ctx) })
+	jobs.Go(func() { s.watchPrimary(ctx) })
 	if s.api == nil {
 		jobs.Wait()
 		return nil

@@ -9,8 +9,13 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// databaseLook is the interval of database checks.
-const databaseLook = 2 * time.Second
+const (
+	// databaseLook is the interval of database checks.
+	databaseLook = 2 * time.Second
+	// databaseSearch is the interval at which a server whose database answers looks for a newer primary. Until then it
+	// may be served by a former one that does not know yet that it was replaced.
+	databaseSearch = 5 * time.Second
+)
 
 // readiness returns why the server should not receive requests, or "" if it should, and the
 // problem of its database, if any. It does not wait for anything.
@@ -61,6 +66,13 @@ func (s *Server) databaseProblem(ctx context.Context) error {
 func (s *Server) watchDatabase(ctx context.Context) {
 	for again := true; again; again = pause(ctx, databaseLook) {
 		s.checkDatabase(ctx)
+	}
+}
+
+// watchPrimary looks for a newer primary until ctx ends.
+func (s *Server) watchPrimary(ctx context.Context) {
+	for pause(ctx, databaseSearch) {
+		s.store.Look(ctx)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -23,18 +24,61 @@ var listenHost = optional(textThat(func(s string) error {
 	return nil
 }))
 
+// databaseHost parses hosts, each with or without a port.
 var databaseHost = parser[string]{
 	parse: func(s string) (string, error) {
-		hosts, err := commaSeparated(func(host string) error {
-			if !isHost(host) && !strings.HasPrefix(host, "/") {
-				return fmt.Errorf("%s is not a host name, an IP address or a socket directory: "+
-					"write one, or several separated by commas, without a scheme or a port (that is %s)", quote(host), EnvDBPort)
+		hosts, err := commaSeparated(func(entry string) error {
+			host, _, err := splitHost(entry)
+			switch {
+			case err != nil:
+				return err
+			case !isHost(host) && !strings.HasPrefix(host, "/"):
+				return fmt.Errorf("%s is not a host name, an IP address or a socket directory: write one, or several separated "+
+					"by commas, without a scheme; a port follows a colon, as in db:5433 or [fd00::5]:5433, or is in %s",
+					quote(entry), EnvDBPort)
 			}
 			return nil
 		}).parse(s)
 		return strings.Join(hosts, ","), err
 	},
 	format: asIs,
+}
+
+// splitHost separates the port, if there is one, from a host. An IPv6 address without a port needs no brackets.
+func splitHost(entry string) (host string, port int, err error) {
+	if strings.HasPrefix(entry, "/") || net.ParseIP(entry) != nil {
+		return entry, 0, nil
+	}
+	if inner, ok := strings.CutPrefix(entry, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok && net.ParseIP(inner) != nil {
+			return inner, 0, nil
+		}
+	}
+	host, text, err := net.SplitHostPort(entry)
+	if err != nil || !isHost(host) || strings.Contains(text, "/") {
+		return entry, 0, nil // without a port, or not a host at all
+	}
+	port, err = integer(1, 65535).parse(text)
+	if err != nil {
+		return "", 0, fmt.Errorf("%s has an invalid port: %w", quote(entry), err)
+	}
+	return host, port, nil
+}
+
+// DBHosts returns the hosts of PostgreSQL without their ports, and the ports: one for all, or one for each.
+func (c Config) DBHosts() (hosts []string, ports Ports) {
+	ports = c.DBPort
+	if c.namesDBPorts() && len(ports) == 1 {
+		ports = slices.Repeat(ports, strings.Count(c.DBHost, ",")+1)
+	}
+	for i, entry := range strings.Split(c.DBHost, ",") {
+		host, port, _ := splitHost(entry)
+		hosts = append(hosts, host)
+		if port != 0 {
+			ports[i] = port
+		}
+	}
+	return hosts, ports
 }
 
 // ports parses one number, or several separated by commas.
@@ -56,6 +100,14 @@ var ports = parser[Ports]{
 		}
 		return strings.Join(texts, ",")
 	},
+}
+
+// namesDBPorts reports whether DB_HOST has the port of a host.
+func (c Config) namesDBPorts() bool {
+	return slices.ContainsFunc(strings.Split(c.DBHost, ","), func(entry string) bool {
+		_, port, _ := splitHost(entry)
+		return port != 0
+	})
 }
 
 var issuerURL = textThat(func(s string) error {

@@ -93,9 +93,15 @@ func (c Config) contradictions() []Problem {
 				"write at most %d bytes", bound.bytes, bound.most)
 		}
 	}
-	if hosts := strings.Count(c.DBHost, ",") + 1; len(c.DBPort) != 1 && len(c.DBPort) != hosts {
+	switch hosts := strings.Count(c.DBHost, ",") + 1; {
+	case len(c.DBPort) != 1 && len(c.DBPort) != hosts:
 		refuse(EnvDBPort, "has %d ports, and %s has %d hosts: write one port for all hosts, or one for each",
 			len(c.DBPort), EnvDBHost, hosts)
+	case len(c.DBPort) != 1 && c.namesDBPorts():
+		refuse(EnvDBPort, "has %d ports, and %s has ports too: write them in one of the two", len(c.DBPort), EnvDBHost)
+	}
+	if c.DBMinIdleConns > c.DBMaxConns {
+		refuse(EnvDBMinIdleConns, "is %d, more than the %d of %s: write at most that", c.DBMinIdleConns, c.DBMaxConns, EnvDBMaxConns)
 	}
 	if c.PasswordMigrationURL != "" && c.PasswordMigrationSecret.IsZero() {
 		refuse(EnvPasswordMigrationURL, "%s is not set: set it to the signing key, such as the output of `openssl rand -base64 32`",

@@ -106,16 +106,18 @@ type Config struct {
 	UnverifiedAccountExpiry time.Duration
 	AuditRetention          time.Duration // 0: only the log
 
-	DBHost             string // several are separated by commas
-	DBPort             Ports
-	DBUser             string
-	DBPassword         Secret
-	DBName             string
-	DBSSLMode          string
-	DBSSLRootCert      string
-	DBMaxConns         int
-	DBAcquireTimeout   time.Duration
-	DBStatementTimeout time.Duration
+	DBHost               string // several are separated by commas; see DBHosts
+	DBPort               Ports
+	DBUser               string
+	DBPassword           Secret
+	DBName               string
+	DBTargetSessionAttrs SessionAttrs
+	DBSSLMode            string
+	DBSSLRootCert        string
+	DBMaxConns           int
+	DBMinIdleConns       int
+	DBAcquireTimeout     time.Duration
+	DBStatementTimeout   time.Duration
 
 	MetricsPort int // 0 serves neither metrics nor health
 	// MetricsPortSet reports whether METRICS_PORT is set. If it is not, the server may
@@ -176,6 +178,16 @@ const (
 	StartTLS    SMTPTLS = "starttls"
 	ImplicitTLS SMTPTLS = "implicit"
 	NoTLS       SMTPTLS = "none"
+)
+
+// SessionAttrs is which PostgreSQL server a connection is accepted from, by libpq's names.
+type SessionAttrs string
+
+// The values of DB_TARGET_SESSION_ATTRS.
+const (
+	ReadWrite  SessionAttrs = "read-write"
+	Primary    SessionAttrs = "primary"
+	AnySession SessionAttrs = "any"
 )
 
 // Ports are the ports of the PostgreSQL hosts: one for all hosts, or one for each.

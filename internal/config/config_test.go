@@ -69,7 +69,7 @@ func TestLoadGivesTheDefaults(t *testing.T) {
 		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
 		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, InvitationCodeExpiry: 7 * 24 * time.Hour, UnverifiedAccountExpiry: 168 * time.Hour, AuditRetention: 2160 * time.Hour,
 		DBHost: "localhost", DBPort: config.Ports{5432}, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
-		DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
+		DBTargetSessionAttrs: config.ReadWrite, DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
 		MetricsPort: 9090, ShutdownTimeout: 15 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -106,7 +106,11 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 		{"SALT_ROUNDS", []string{"", "abc"}, "whole number"},
 		{"SALT_ROUNDS", []string{"-1", "0", "3", "16", "31", "32", "99"}, "from 4 to 15"},
 		{"DB_HOST", []string{""}, "is empty"},
-		{"DB_HOST", []string{"postgres://localhost", "a,b:1", "localhost:5432"}, "DB_PORT"},
+		{"DB_HOST", []string{"postgres://localhost", "a b", "[db]", ":5432"}, "DB_PORT"},
+		{"DB_HOST", []string{"a:0", "a,b:65536", "a:x", "a:"}, "has an invalid port"},
+		{"DB_TARGET_SESSION_ATTRS", []string{"", "read-only", "Primary"}, "write read-write, primary or any"},
+		{"DB_MIN_IDLE_CONNS", []string{"-1", "1001"}, "from 0 to 1000"},
+		{"DB_MIN_IDLE_CONNS", []string{"11"}, "more than the 10 of DB_MAX_CONNS"},
 		{"DB_HOST", []string{"a,,b", "a,"}, "empty entry"},
 		{"DB_HOST", []string{"a,a"}, "listed twice"},
 		{"DB_USER", []string{""}, "is empty"},
@@ -785,5 +789,39 @@ func TestSettingsAreAllInTheHelpAndTheReference(t *testing.T) {
 	// MetricsPortSet and DerivedIssuer are not settings. They record whether one was set. AdminOnly records who reads them.
 	if fields := reflect.TypeFor[config.Config]().NumField() - 3; fields != len(seen) {
 		t.Errorf("%d fields in Config, %d rows in the table", fields, len(seen))
+	}
+}
+
+func TestDatabaseHostsMayHavePorts(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		host, port string
+		hosts      []string
+		ports      config.Ports
+	}{
+		{"db-0,db-1:5433, db-2", "", []string{"db-0", "db-1", "db-2"}, config.Ports{5432, 5433, 5432}},
+		{"db-0:6000", "5433", []string{"db-0"}, config.Ports{6000}},
+		{"db-0,db-1", "5433", []string{"db-0", "db-1"}, config.Ports{5433}},
+		{"db-0,db-1", "1,2", []string{"db-0", "db-1"}, config.Ports{1, 2}},
+		{"fd00::5,[fd00::6],[fd00::7]:5433,10.0.0.1:1,/run/postgresql", "", []string{"fd00::5", "fd00::6", "fd00::7", "10.0.0.1", "/run/postgresql"},
+			config.Ports{5432, 5432, 5433, 1, 5432}},
+	} {
+		changes := settings{"DB_HOST": tc.host}
+		if tc.port != "" {
+			changes["DB_PORT"] = tc.port
+		}
+		c, err := load(with(changes))
+		if err != nil {
+			t.Errorf("%s: %v", tc.host, err)
+			continue
+		}
+		for range 2 { // the second call must see what the first one saw
+			if hosts, ports := c.DBHosts(); !reflect.DeepEqual(hosts, tc.hosts) || !reflect.DeepEqual(ports, tc.ports) {
+				t.Errorf("%s with %s: hosts %q, ports %v; want %q, %v", tc.host, tc.port, hosts, ports, tc.hosts, tc.ports)
+			}
+		}
+	}
+	if _, err := load(with(settings{"DB_HOST": "a:1,b", "DB_PORT": "1,2"})); err == nil || !strings.Contains(err.Error(), "write them in one of the two") {
+		t.Errorf("ports in both settings: %v", err)
 	}
 }

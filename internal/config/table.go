@@ -91,7 +91,9 @@ const (
 	EnvAuditRetention          = "AUDIT_RETENTION"
 	EnvDBSSLMode               = "DB_SSLMODE"
 	EnvDBSSLRootCert           = "DB_SSLROOTCERT"
+	EnvDBTargetSessionAttrs    = "DB_TARGET_SESSION_ATTRS"
 	EnvDBMaxConns              = "DB_MAX_CONNS"
+	EnvDBMinIdleConns          = "DB_MIN_IDLE_CONNS"
 	EnvDBAcquireTimeout        = "DB_ACQUIRE_TIMEOUT"
 	EnvDBStatementTimeout      = "DB_STATEMENT_TIMEOUT"
 	EnvMetricsPort             = "METRICS_PORT"
@@ -177,8 +179,8 @@ var table = []setting{
 		field: bind(func(c *Config) *int { return &c.SaltRounds }, integer(4, 15))},
 	{Setting: Setting{Name: EnvDBHost, Required: true, Advice: "write the host name of PostgreSQL",
 		Help: "The host name or IP address of PostgreSQL, or the directory of its Unix socket. Separate several " +
-			"hosts by commas: the server uses the first one that accepts writes, and finds the next one after a " +
-			"failover. A connection pooler such as PgBouncer works too."},
+			"hosts by commas, each with or without a port (`db-0,db-1:5433`): the server uses the one that accepts " +
+			"writes, and finds the next one after a failover. A connection pooler such as PgBouncer works too."},
 		field: bind(func(c *Config) *string { return &c.DBHost }, databaseHost)},
 	{Setting: Setting{Name: EnvDBUser, Required: true, Advice: "write the name of the database user",
 		Help: "The database user. It must own the gateway's tables."},
@@ -190,7 +192,8 @@ var table = []setting{
 		Help: "The database. The server creates and migrates its tables there."},
 		field: bind(func(c *Config) *string { return &c.DBName }, text)},
 	{Setting: Setting{Name: EnvDBPort, Default: "5432",
-		Help: "The port of PostgreSQL: one for all hosts, or one for each host, separated by commas."},
+		Help: "The port of PostgreSQL: one for all hosts, or one for each host, separated by commas. A port in `DB_HOST` " +
+			"has precedence over one for all."},
 		field: bind(func(c *Config) *Ports { return &c.DBPort }, ports)},
 
 	{Setting: Setting{Name: EnvIssuer, DefaultText: "`http://HOST:PORT`, with `localhost` if `HOST` means all interfaces",
@@ -479,9 +482,18 @@ var table = []setting{
 	{Setting: Setting{Name: EnvDBSSLRootCert, DefaultText: "the system's",
 		Help: "The file with the CA certificates that `verify-ca` and `verify-full` trust."},
 		field: bind(func(c *Config) *string { return &c.DBSSLRootCert }, optional(text))},
+	{Setting: Setting{Name: EnvDBTargetSessionAttrs, Default: string(ReadWrite),
+		Help: "Which PostgreSQL server a connection is accepted from, as in libpq: `read-write` is one that accepts " +
+			"writes; `primary` also one that an administrator has made read-only; `any` also a standby, which may " +
+			"answer with old data, such as sessions that have ended. Without writes most requests get 503."},
+		field: bind(func(c *Config) *SessionAttrs { return &c.DBTargetSessionAttrs }, oneOf(ReadWrite, Primary, AnySession))},
 	{Setting: Setting{Name: EnvDBMaxConns, Default: "10",
 		Help: "The maximum number of database connections of one replica."},
 		field: bind(func(c *Config) *int { return &c.DBMaxConns }, integer(1, 1000))},
+	{Setting: Setting{Name: EnvDBMinIdleConns, Default: "0",
+		Help: "How many unused database connections one replica keeps open, so that a burst of requests does not wait " +
+			"for new ones. At most `DB_MAX_CONNS`."},
+		field: bind(func(c *Config) *int { return &c.DBMinIdleConns }, integer(0, 1000))},
 	{Setting: Setting{Name: EnvDBAcquireTimeout, Default: "2s",
 		Help: "How long a request waits for a database connection before it gets 503."},
 		field: bind(func(c *Config) *time.Duration { return &c.DBAcquireTimeout }, duration(10*time.Millisecond, time.Minute))},

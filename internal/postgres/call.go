@@ -122,7 +122,7 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 		case isUnpreparable(err) && s.hidden.CompareAndSwap(false, true):
 			s.log.WarnContext(ctx, "a pooler is in front of PostgreSQL: statements are no longer prepared")
 			continue
-		case isLost(err) && try < s.tries && mode == repeatable, isUnusable(err) && try < s.tries:
+		case isLost(err) && try < s.tries && mode == repeatable, isUnusable(err) && try < s.unusableTries():
 			s.reset(ctx)
 			continue
 		case isMute(err) && ctx.Err() == nil:
@@ -130,6 +130,15 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 		}
 		return translate(ctx, err)
 	}
+}
+
+// unusableTries is how often a call is tried at servers that take no writes. If such servers are accepted, the next
+// connection leads to one too.
+func (s *Store) unusableTries() int {
+	if s.hosts.accepted == readWrite {
+		return s.tries
+	}
+	return 2
 }
 
 func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
@@ -145,6 +154,12 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	mode, err := f(ctx, conn)
 	if err == nil || sqlState(err) != "" {
 		s.answers.Add(1)
+	}
+	if data := conn.Conn().PgConn().CustomData(); data[unreplicated] != nil {
+		delete(data, unreplicated)
+		if err == nil {
+			return onlyOnce, errUnreplicated
+		}
 	}
 	if isUnusable(err) {
 		_ = conn.Conn().Close(ctx)

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,58 +25,6 @@ func (l limits) begin() string {
 
 // pooled is the key under which a connection records that it goes through a pooler.
 const pooled = "pooled"
-
-// admit checks a new connection before it is used, in one round trip.
-//
-// It refuses a server that takes no writes, so that the next of several hosts is tried,
-// and a database whose encoding is not UTF-8.
-//
-// Without a pooler, it sets the limits for the lifetime of the connection. A pooler is recognized by the process number
-// of the server: a pooler makes up one for each client, because it has to find out whose statement a client cancels.
-// The settings of a pooler's connections belong to all its clients; see Store.begin.
-func admit(l limits) pgconn.ValidateConnectFunc {
-	return func(ctx context.Context, conn *pgconn.PgConn) error {
-		results, err := conn.Exec(ctx, fmt.Sprintf(`
-			SELECT direct, pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
-				current_setting('server_encoding'), current_database(),
-				CASE WHEN direct THEN concat(
-					set_config('statement_timeout', '%s', false),
-					set_config('lock_timeout', '%s', false),
-					set_config('idle_in_transaction_session_timeout', '%s', false),
-					set_config('default_transaction_isolation', 'read committed', false)) END
-			FROM (SELECT pg_backend_pid() = %d AS direct) process`,
-			milliseconds(l.statement), milliseconds(l.lock), milliseconds(l.idle), conn.PID())).ReadAll()
-		if err != nil {
-			return err
-		}
-		if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 5 {
-			return errors.New("the server is not PostgreSQL")
-		}
-		row := results[0].Rows[0]
-		is := func(column int) bool { return string(row[column]) == "t" }
-		switch at := conn.Conn().RemoteAddr().String(); {
-		case is(1):
-			return &unfitError{why: at + " is a standby, which takes no writes"}
-		case is(2):
-			return &unfitError{why: at + " is read-only: default_transaction_read_only is on there"}
-		case string(row[3]) != "UTF8":
-			return &unfitError{permanent: true, why: fmt.Sprintf("the encoding of the database %q is %s, which damages names: "+
-				"create a database with ENCODING 'UTF8' TEMPLATE template0, and set DB_NAME to it", row[4], row[3])}
-		}
-		if !is(0) {
-			conn.CustomData()[pooled] = true
-		}
-		return nil
-	}
-}
-
-// unfitError is the error of a server that answers but cannot be used.
-type unfitError struct {
-	why       string
-	permanent bool // waiting does not help
-}
-
-func (e *unfitError) Error() string { return e.why }
 
 // isPooled reports whether a connection goes through a pooler, so that its next
 // transaction may run in another server process. A pooler that passes on the process
@@ -137,7 +84,7 @@ func (s *Store) inTurn(
 ) (held bool, err error) {
 	bounded, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(bounded, s.pool.Config().ConnConfig)
+	conn, err := s.connect(bounded)
 	if err != nil {
 		return false, err
 	}
@@ -163,6 +110,15 @@ func (s *Store) inTurn(
 		return false, err
 	}
 	return true, f(ctx)
+}
+
+// connect opens a connection that is not one of the pool's.
+func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
+	config := s.pool.Config().ConnConfig
+	if err := s.hosts.single(ctx, config); err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, config)
 }
 
 // tryLock begins a transaction, and leaves it open if it got the lock.

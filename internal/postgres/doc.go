@@ -76,7 +76,8 @@
 // A connection is accepted if its server takes writes and its encoding is UTF-8; otherwise the next of several hosts is
 // tried. A connection that later reports that it takes no writes is closed, together with all idle ones. Nothing was
 // done over it, so even a statement that must not run twice is sent again. The pool therefore moves to a new primary
-// within seconds.
+// within seconds. A server that another one has replaced, and that does not know it, is recognized by its timeline; see
+// hosts.
 //
 // After a restart of PostgreSQL the pool is full of dead connections. What may run twice
 // (reads, conditional writes, transactions that had not begun to commit) is sent again

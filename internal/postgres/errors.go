@@ -49,7 +49,8 @@ func sqlState(err error) string {
 // isRefused reports whether a connection could not be made.
 func isRefused(err error) bool {
 	_, ok := errors.AsType[*pgconn.ConnectError](err)
-	return ok
+	_, none := errors.AsType[*unreachedError](err)
+	return ok || none
 }
 
 func isTimeout(err error) bool {
@@ -137,11 +138,12 @@ func namesNoData(code string) bool {
 func cause(err error) error {
 	acquiring, waiting := errors.AsType[*acquireError](err)
 	_, network := errors.AsType[net.Error](err)
-	unconnected, refused := errors.AsType[*pgconn.ConnectError](err)
 	pg, answered := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case refused:
-		return errors.New(refusal(unconnected))
+	case errors.Is(err, errUnreplicated):
+		return errUnreplicated
+	case isRefused(err):
+		return errors.New(refusal(err))
 	case answered && pg.ConstraintName != "":
 		return fmt.Errorf("PostgreSQL: SQLSTATE %s, constraint %s", pg.Code, pg.ConstraintName)
 	case answered && namesNoData(pg.Code):
@@ -158,6 +160,10 @@ func cause(err error) error {
 		return fmt.Errorf("driver error of type %T", err)
 	}
 }
+
+// errUnreplicated is the error of a write that waited for a standby until the wait was canceled, for example by
+// pg_cancel_backend. PostgreSQL reports that as a success, with a warning. A failover may undo the write.
+var errUnreplicated = errors.New("the wait for a standby was canceled: the change may not have been replicated")
 
 const tooLate = "no answer in time"
 
@@ -182,15 +188,26 @@ func said(pg *pgconn.PgError) string {
 
 // refusal explains why no connection could be made: the answers of PostgreSQL, or else the
 // result of each attempt. The driver's own message has a line for every attempt.
-func refusal(err *pgconn.ConnectError) string {
-	var answers, ways []string
+func refusal(err error) string {
+	attempts := []error{err}
+	if unreached, ok := errors.AsType[*unreachedError](err); ok {
+		attempts = unreached.failures
+	}
+	var answers, ways, hosts []string
 	add := func(list *[]string, text string) {
 		if !slices.Contains(*list, text) {
 			*list = append(*list, text)
 		}
 	}
-	several := strings.Contains(hostsOf(err.Config), ", ")
-	for _, try := range tries(err) {
+	var all []error
+	for _, attempt := range attempts {
+		if unconnected, ok := errors.AsType[*pgconn.ConnectError](attempt); ok {
+			hosts = append(hosts, hostsOf(unconnected.Config))
+			all = append(all, tries(unconnected)...)
+		}
+	}
+	several := strings.Contains(strings.Join(hosts, ", "), ", ")
+	for _, try := range all {
 		pg, answered := errors.AsType[*pgconn.PgError](try)
 		unfit, refused := errors.AsType[*unfitError](try)
 		switch {
@@ -212,7 +229,7 @@ func refusal(err *pgconn.ConnectError) string {
 	case several:
 		return "cannot reach " + strings.Join(ways, "; ")
 	}
-	return "cannot reach " + hostsOf(err.Config) + ": " + strings.Join(ways, "; ")
+	return "cannot reach " + strings.Join(hosts, ", ") + ": " + strings.Join(ways, "; ")
 }
 
 // hostsOf returns the hosts of a configuration with their ports.

@@ -38,6 +38,9 @@ func (s *Store) InTx(ctx context.Context, f func(context.Context) error) error {
 // Reset closes all connections of the pool.
 func (s *Store) Reset() { s.pool.Reset() }
 
+// EndQuarantine has the store accept a former primary if the newest one has not answered since then.
+func (s *Store) EndQuarantine() { s.hosts.quarantine = 0 }
+
 // Raw runs a statement, unchanged, over a connection of the pool.
 func (s *Store) Raw(ctx context.Context, sql string) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {

@@ -210,3 +210,209 @@ func TestFailoverSkipsAHostThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("no host is reachable: %v", err)
 	}
 }
+
+// A primary that was cut off from the others does not know that one of them was promoted. Whoever is connected to it
+// reads sessions that have ended since, and what it writes is lost.
+func TestFailoverLeavesAFormerPrimaryThatStillRuns(t *testing.T) {
+	t.Parallel()
+	for about, tc := range map[string]func(t *testing.T, primary, standby postgres.Config) (c postgres.Config, turn func(to postgres.Config)){
+		"several hosts": func(_ *testing.T, primary, standby postgres.Config) (postgres.Config, func(postgres.Config)) {
+			c := primary
+			c.Host, c.Ports = "127.0.0.1,127.0.0.1", []int{primary.Port, standby.Port}
+			return c, func(postgres.Config) {}
+		},
+		"a proxy that keeps its connections": func(t *testing.T, primary, _ postgres.Config) (postgres.Config, func(postgres.Config)) {
+			n, c := through(t, primary)
+			return c, func(to postgres.Config) { n.redirect(net.JoinHostPort(to.Host, strconv.Itoa(to.Port))) }
+		},
+	} {
+		t.Run(about, func(t *testing.T) {
+			t.Parallel()
+			_, next, direct := pair(t)
+			copied := direct
+			copied.Port = next.Port()
+			c, turn := tc(t, direct, copied)
+			store := postgrestest.Open(t, c)
+			testenv.NoError(t, store.Migrate(t.Context()))
+			u := signUp(t, store, "ada")
+			ref := open(t, store, u, time.Now())
+			occupy(t, store)
+			follows(t, direct, copied)
+
+			testenv.NoError(t, next.Promote(t.Context()))
+			turn(copied)
+			// A call that waits at the former primary does not wait for long.
+			waiting := testenv.Must(connect(t, direct).Begin())(t)
+			testenv.Must(waiting.Exec(`SELECT FROM users FOR UPDATE`))(t)
+			moved := make(chan error)
+			go func() { moved <- testenv.Err(store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)) }()
+			waits(t, connect(t, direct), 1)
+			store.Look(t.Context())
+			if err := <-moved; err != nil {
+				t.Errorf("a call that may be repeated: %v", err)
+			}
+			testenv.NoError(t, waiting.Rollback())
+
+			var group sync.WaitGroup
+			for range 30 {
+				group.Go(func() {
+					if err := store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			group.Wait()
+			here := count(t, connect(t, direct), `SELECT count(*) FROM sessions`)
+			there := count(t, connect(t, copied), `SELECT count(*) FROM sessions`)
+			// Older sessions make room for new ones.
+			if keep := newSession(u, time.Now()).Keep; here != 1 || there < keep {
+				t.Errorf("the former primary has %d sessions, and the new one %d; want 1 and at least %d", here, there, keep)
+			}
+			turn(direct)
+			store.Reset()
+			if about == "several hosts" {
+				testenv.NoError(t, next.StopNow())
+			}
+			testenv.Until(t, patience, "the former primary is refused", func() bool {
+				err := store.Ready(t.Context())
+				if err == nil {
+					t.Fatal("the store uses the former primary")
+				}
+				return strings.Contains(err.Error(), "is a former primary: it is on timeline 1, and another server was on timeline 2")
+			})
+			// If the newest one is lost for good, the former one is better than none.
+			store.EndQuarantine()
+			testenv.Until(t, patience, "the former primary is accepted", func() bool { return store.Ready(t.Context()) == nil })
+		})
+	}
+}
+
+// A server that hangs delays its clients once, and not each of their connections.
+func TestFailoverFromAHostThatHangsIsFast(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	n, behind := through(t, c)
+	hosts := c
+	hosts.Host, hosts.Ports = "127.0.0.1,127.0.0.1,127.0.0.1", []int{behind.Port, c.Port, 1}
+	hosts.AcquireTimeout = 6 * time.Second // each host has two seconds
+	n.frozen.Store(true)
+	store := postgrestest.Open(t, hosts)
+	for i := range 2 {
+		begun := time.Now()
+		testenv.NoError(t, store.Ready(t.Context()))
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("connection %d took %v", i, took)
+		}
+		store.Reset()
+	}
+}
+
+// The driver waits up to 15 seconds for a server to close a connection that was given up. Connections to one that hangs
+// must not occupy the pool for so long.
+func TestFailoverFromAHostThatHangsFreesThePool(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	old, first := through(t, c)
+	next, second := through(t, c)
+	next.redirect("127.0.0.1:1") // nothing listens there
+	hosts := c
+	hosts.Host, hosts.Ports, hosts.MaxConns = "127.0.0.1,127.0.0.1", []int{first.Port, second.Port}, 2
+	hosts.AcquireTimeout, hosts.StatementTimeout = 600*time.Millisecond, 400*time.Millisecond
+	store := postgrestest.Open(t, hosts)
+	occupy(t, store)
+	old.frozen.Store(true)
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() { unavailable(t, 3*time.Second, "frozen", func() error { return store.Ready(t.Context()) }) })
+	}
+	group.Wait()
+	next.redirect(net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	took := testenv.Eventually(t, patience, "the store uses the other host", func() error { return store.Ready(t.Context()) })
+	if took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// PostgreSQL reports a commit as a success although it was told to wait no longer for a standby.
+func TestCommitThatNoStandbyHasIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"", "transaction"} {
+		_, c := ownServer(t)
+		c.StatementTimeout = 20 * time.Second
+		at := c
+		if mode != "" {
+			at = postgrestest.Behind(t, c, mode)
+		}
+		store := postgrestest.Open(t, at)
+		testenv.NoError(t, store.Migrate(t.Context()))
+		u := signUp(t, store, "ada")
+		ref := open(t, store, u, time.Now())
+		occupy(t, store)
+		postgrestest.Exec(t, c, `ALTER SYSTEM SET synchronous_standby_names = 'none'`)
+		postgrestest.Exec(t, c, `SELECT pg_reload_conf()`)
+		db := connect(t, c)
+		testenv.Until(t, patience, "commits wait for a standby", func() bool {
+			return count(t, db, `SELECT (current_setting('synchronous_standby_names') = 'none')::int`) == 1
+		})
+		for what, call := range map[string]func() error{
+			"a statement":   func() error { return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) },
+			"a transaction": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord) },
+		} {
+			result := make(chan error)
+			go func() { result <- call() }()
+			var pid int
+			testenv.Until(t, patience, "the commit waits", func() bool {
+				return db.QueryRow(`SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'`).Scan(&pid) == nil
+			})
+			// No transaction, because its own commit would wait.
+			testenv.Must(db.Exec(`SELECT pg_cancel_backend($1)`, pid))(t)
+			err := <-result
+			if identity.KindOf(err) != identity.Unavailable || !strings.Contains(err.Error(), "the change may not have been replicated") {
+				t.Errorf("%s, %q: %v", what, mode, err)
+			}
+		}
+	}
+}
+
+func TestMinIdleConnsAreKept(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	c.MaxConns, c.MinIdleConns = 6, 3
+	store := postgrestest.Open(t, c)
+	idle := func() bool { return store.Stats().Idle >= 3 }
+	testenv.Until(t, patience, "connections are open before the first call", idle)
+	err := store.InTx(t.Context(), func(ctx context.Context) error {
+		return store.InTx(ctx, func(context.Context) error {
+			testenv.Until(t, patience, "those that were taken are replaced", idle)
+			return nil
+		})
+	})
+	testenv.NoError(t, err)
+	store.Reset()
+	testenv.Until(t, patience, "those that were lost are replaced", idle)
+}
+
+func TestTargetSessionAttrsAcceptServersWithoutWrites(t *testing.T) {
+	t.Parallel()
+	_, standby, c := pair(t)
+	testenv.NoError(t, postgrestest.Open(t, c).Migrate(t.Context()))
+	copied := c
+	copied.Port = standby.Port()
+	follows(t, c, copied)
+	readOnly := postgrestest.Config(t)
+	postgrestest.Exec(t, readOnly, `ALTER DATABASE `+readOnly.Database+` SET default_transaction_read_only = on`)
+	for _, tc := range []struct {
+		attrs             string
+		standby, readOnly bool
+	}{{"", false, false}, {"read-write", false, false}, {"primary", false, true}, {"any", true, true}} {
+		for at, accepted := range map[*postgres.Config]bool{&copied: tc.standby, &readOnly: tc.readOnly} {
+			c := *at
+			c.TargetSessionAttrs = tc.attrs
+			store := postgrestest.Open(t, c)
+			if _, err := store.Version(t.Context()); (err == nil) != accepted {
+				t.Errorf("%q, port %d: %v; want accepted %v", tc.attrs, c.Port, err, accepted)
+			}
+			unavailable(t, 5*time.Second, "no writes", func() error { return store.Ready(t.Context()) })
+		}
+	}
+}

@@ -93,6 +93,10 @@ func (s *Store) Ready(ctx context.Context) error {
 	return nil
 }
 
+// Look connects to each host, to find out whether the database has moved. Connections to a former primary are then
+// closed. A server that is not asked to write would otherwise not notice that another one has replaced it.
+func (s *Store) Look(ctx context.Context) { _, _ = s.hosts.find(ctx) }
+
 // Migrate brings the schema up to SchemaVersion. Any number of processes may call it at once: one migrates, under an
 // advisory lock, and the others wait. Each migration is a transaction, so one that is killed leaves nothing behind. If
 // there is nothing to do, it costs one query. An error is Unavailable if trying again may help.
@@ -163,7 +167,7 @@ func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
 	}
 	config := s.pool.Config().ConnConfig
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler may be in front
-	db := stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(s.hosts.single))
 	defer func() { err = errors.Join(err, db.Close()) }()
 
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, nil,

@@ -103,10 +103,15 @@ func (n *network) answer(client, server net.Conn) {
 
 // turn closes all connections, and directs new ones to target.
 func (n *network) turn(target string) {
-	n.mu.Lock()
-	n.target = target
-	n.mu.Unlock()
+	n.redirect(target)
 	n.drop()
+}
+
+// redirect directs new connections to target.
+func (n *network) redirect(target string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.target = target
 }
 
 // drop closes all connections.

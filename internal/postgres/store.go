@@ -29,7 +29,12 @@ type Config struct {
 	SSLMode     string // as libpq has them; empty: prefer
 	SSLRootCert string // a file; empty: the system's
 
+	// TargetSessionAttrs is which server a connection is accepted from: "read-write", "primary" or "any", with libpq's
+	// meanings. Empty: "read-write".
+	TargetSessionAttrs string
+
 	MaxConns         int           // 0: 10
+	MinIdleConns     int           // how many unused ones are kept
 	AcquireTimeout   time.Duration // how long a call waits for a connection; 0: 2 s
 	StatementTimeout time.Duration // how long a statement may take; 0: 5 s
 }
@@ -37,6 +42,7 @@ type Config struct {
 // Store is an identity.Store, and the home of the key ring, on PostgreSQL. Its methods are safe for concurrent use.
 type Store struct {
 	pool           *pgxpool.Pool
+	hosts          *hosts
 	log            *slog.Logger
 	acquireTimeout time.Duration
 	callTimeout    time.Duration
@@ -91,10 +97,11 @@ func Open(c Config, opts ...Option) (*Store, error) {
 	l := limits{
 		statement: c.StatementTimeout, lock: c.StatementTimeout / 2, idle: c.AcquireTimeout + c.StatementTimeout,
 	}
-	pc, err := poolConfig(c, l)
+	pc, hosts, err := poolConfig(c, l)
 	if err != nil {
 		return nil, err
 	}
+	hosts.log = o.log
 	if o.onStatement != nil {
 		pc.ConnConfig.Tracer = statementHook(o.onStatement)
 	}
@@ -107,6 +114,7 @@ func Open(c Config, opts ...Option) (*Store, error) {
 	}
 	return &Store{
 		pool:           pool,
+		hosts:          hosts,
 		log:            o.log,
 		acquireTimeout: c.AcquireTimeout,
 		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
@@ -116,9 +124,12 @@ func Open(c Config, opts ...Option) (*Store, error) {
 	}, nil
 }
 
+// idleCheck is how often the pool replaces unused connections that were taken or lost, if some are to be kept.
+const idleCheck = time.Second
+
 // poolConfig builds the driver's configuration. The driver only takes a string, which
 // contains the password: neither the string nor an error that quotes it is returned.
-func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
+func poolConfig(c Config, l limits) (*pgxpool.Config, *hosts, error) {
 	ports := strconv.Itoa(c.Port)
 	if len(c.Ports) > 0 {
 		ports = strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Ports), " ", ","), "[]")
@@ -137,13 +148,17 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 	pc, err := pgxpool.ParseConfig(strings.Join(settings, " "))
 	if err != nil {
 		if cause := errors.Unwrap(err); cause != nil {
-			return nil, fmt.Errorf("postgres: connection settings: %w", cause)
+			return nil, nil, fmt.Errorf("postgres: connection settings: %w", cause)
 		}
-		return nil, errors.New("postgres: connection settings are malformed")
+		return nil, nil, errors.New("postgres: connection settings are malformed")
 	}
 	pc.MaxConns = int32(min(c.MaxConns, 1<<15))
 	pc.MaxConnLifetimeJitter = 5 * time.Minute // so that they are not all replaced at once
 	pc.PingTimeout = c.AcquireTimeout
+	pc.MinIdleConns = int32(min(c.MinIdleConns, c.MaxConns))
+	if c.MinIdleConns > 0 {
+		pc.HealthCheckPeriod = idleCheck
+	}
 
 	cc := pc.ConnConfig
 	// A host that does not answer leaves time for the next one.
@@ -158,8 +173,9 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 	// No other parameters: PgBouncer refuses unknown ones.
 	cc.RuntimeParams["application_name"] = "authserver"
 	cc.RuntimeParams["client_encoding"] = "UTF8"
-	cc.ValidateConnect = admit(l)
-	pc.BeforeConnect = newOpenings(max(2, c.MaxConns/4)).begin
+	h := newHosts(cc, c, l, max(2, c.MaxConns/4))
+	pc.BeforeConnect = h.prepare
+	pc.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return isCurrent(conn), nil }
 	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name:  "timestamptz",
@@ -168,7 +184,7 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 		})
 		return nil
 	}
-	return pc, nil
+	return pc, h, nil
 }
 
 func setting(name, value string) string {
