@@ -87,6 +87,9 @@ func parts() []part {
 		{name: "test/public", flags: []string{"-skip", timing}, seconds: 110, slow: true},
 		{name: "test/public, times", path: "test/public", flags: []string{"-run", timing}, alone: true, slow: true},
 
+		// Three PostgreSQL with a lease of ten seconds need the processors in time.
+		{name: "test/failover", seconds: 110, alone: true, slow: true},
+
 		{name: "cmd/kubectl-authgateway", dir: "cmd/kubectl-authgateway", packages: []string{"./..."}, seconds: 40, cluster: true, slow: true},
 		{name: "fuzz targets", command: []string{"hack/fuzz.sh"}, seconds: 40, slow: true},
 		{name: "hack/localcluster", dir: "hack/localcluster", command: goTest},
