@@ -82,6 +82,7 @@ func settings(cs *clusterState) config.Config {
 	d := spec.Database
 	c.DBHost, c.DBPort, c.DBName = d.Host, config.Ports{int(d.Port)}, d.Name
 	c.DBSSLMode, c.DBMaxConns = string(d.SSLMode), int(d.MaxConnections)
+	c.DBMinIdleConns = int(min(d.MinIdleConnections, d.MaxConnections))
 	c.DrainDelay, c.ShutdownTimeout = spec.Shutdown.DrainDelay.Value(), spec.Shutdown.GracePeriod.Value()-killMargin
 	c.TerminationLog = terminationLog
 	for in, name := range inputsOf(cs.gateway) {
@@ -267,7 +268,8 @@ var fields = map[string]string{
 	config.EnvPasswordMigrationURL: "spec.passwords.migration.url",
 	config.EnvDBHost:               "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
 	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
-	config.EnvDrainDelay: "spec.shutdown.drainDelay", config.EnvShutdownTimeout: "spec.shutdown.gracePeriod",
+	config.EnvDBMinIdleConns: "spec.database.minIdleConnections",
+	config.EnvDrainDelay:     "spec.shutdown.drainDelay", config.EnvShutdownTimeout: "spec.shutdown.gracePeriod",
 	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",
 	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
 	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",
@@ -303,6 +305,7 @@ func adminEnvironment(cs *clusterState) map[string]string {
 	environ[config.EnvAdminPort] = strconv.Itoa(adminPort)
 	environ[config.EnvAdminKubernetes] = cs.names.namespace + "/" + cs.names.gateway
 	environ[config.EnvDBMaxConns] = strconv.Itoa(adminConnections(cs.gateway))
+	environ[config.EnvDBMinIdleConns] = "0"
 	return environ
 }
 

@@ -130,17 +130,17 @@ type AuthzPolicy struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.sslMode in ['verify-ca', 'verify-full']",fieldPath=".sslMode",message="only verify-ca and verify-full use a certificate authority: write sslMode: verify-full, or remove caSecretRef"
 type Database struct {
 	// host is the host name or IP address of PostgreSQL. To name a primary and its
-	// standbys, separate several with commas; a replica uses the one that accepts
-	// writes.
+	// standbys, separate several with commas, each with or without a port, such as
+	// db-0,db-1:5433 or [fd00::5]:5433; a replica uses the one that accepts writes.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(,([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))*$')",message="write a host name or an IP address, or several separated by commas, without a scheme or a port (set database.port)"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?(:[0-9]{1,5})?|\\\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\\\\](:[0-9]{1,5})?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(,([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?(:[0-9]{1,5})?|\\\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\\\\](:[0-9]{1,5})?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))*$')",message="write a host name or an IP address, or several separated by commas, without a scheme; a port follows a colon, as in db:5433, or is in database.port"
 	Host string `json:"host,omitempty"`
 
-	// port is the port of PostgreSQL on each host. With cloudNativePG the port in
-	// its Secret is used instead.
+	// port is the port of PostgreSQL on each host that names no other. With
+	// cloudNativePG the port in its Secret is used instead.
 	//
 	// +optional
 	// +kubebuilder:default=5432
@@ -183,6 +183,14 @@ type Database struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	MaxConnections int32 `json:"maxConnections,omitempty"`
+
+	// minIdleConnections is the number of unused connections that each replica
+	// keeps open, so that a burst of requests does not wait for new ones.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MinIdleConnections int32 `json:"minIdleConnections,omitempty"`
 
 	// cloudNativePG uses a database of the CloudNativePG operator in this
 	// namespace.

@@ -101,8 +101,10 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"two database connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "write either host"},
 	{"a host without a database name", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database"},
 	{"a host without credentials", `database: {host: a, name: b}`, "spec.database.credentialsSecretRef", "write the name of a Secret with the keys username and password"},
-	{"a URL in place of a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme or a port (set database.port)"},
-	{"a host with its port", `database: {host: "a:5432", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "set database.port"},
+	{"a URL in place of a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme; a port follows a colon"},
+	{"a host with a port that is no number", `database: {host: "a:pg", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or is in database.port"},
+	{"a name in brackets", `database: {host: "[a]:5432", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or is in database.port"},
+	{"zero unused database connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, minIdleConnections: -1}`, "spec.database.minIdleConnections", "greater than or equal to 1"},
 	{"hosts with spaces between them", `database: {host: "a, b", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or several separated by commas"},
 	{"hosts with one missing", `database: {host: "a,,b", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or several separated by commas"},
 	{"port 0", `database: {host: a, port: 0, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "greater than or equal to 1"},
@@ -442,13 +444,14 @@ authz:
   - {name: shop-2}
 limits: {signIn: 20/1m, signUp: 5/1h30m, codes: Unlimited, mails: 100000/24h, writes: 60/1m}
 database:
-  host: "fd00::5,pg-1.example.com,192.0.2.7"
+  host: "fd00::5,pg-1.example.com,192.0.2.7,pg-2:5433,192.0.2.8:5433,[fd00::6]:5433,[fd00::7]"
   port: 6432
   name: Auth & more
   sslMode: verify-full
   credentialsSecretRef: {name: auth-db}
   caSecretRef: {name: auth-db-ca}
   maxConnections: 25
+  minIdleConnections: 5
 tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, clientID: "shop:web", accessTokenTyp: JWT, rotation: Always, reuseGrace: 0s, claims: [plan, "https://shop.example.com/seats", "!#+-[]~"]}
 signUp: {required: []}
 passwords: {saltRounds: 13, minLength: 10, blocklist: false, migration: {url: "https://example.com/password?a=b", secretRef: {name: former}}}

@@ -803,8 +803,8 @@ func TestDatabaseHostsMayHavePorts(t *testing.T) {
 		{"db-0:6000", "5433", []string{"db-0"}, config.Ports{6000}},
 		{"db-0,db-1", "5433", []string{"db-0", "db-1"}, config.Ports{5433}},
 		{"db-0,db-1", "1,2", []string{"db-0", "db-1"}, config.Ports{1, 2}},
-		{"fd00::5,[fd00::6],[fd00::7]:5433,10.0.0.1:1,/run/postgresql", "", []string{"fd00::5", "fd00::6", "fd00::7", "10.0.0.1", "/run/postgresql"},
-			config.Ports{5432, 5432, 5433, 1, 5432}},
+		{"fd00::5,[fd00::6],[fd00::7]:5433,10.0.0.1:1,/run/postgresql", "",
+			[]string{"fd00::5", "fd00::6", "fd00::7", "10.0.0.1", "/run/postgresql"}, config.Ports{5432, 5432, 5433, 1, 5432}},
 	} {
 		changes := settings{"DB_HOST": tc.host}
 		if tc.port != "" {
@@ -821,7 +821,8 @@ func TestDatabaseHostsMayHavePorts(t *testing.T) {
 			}
 		}
 	}
-	if _, err := load(with(settings{"DB_HOST": "a:1,b", "DB_PORT": "1,2"})); err == nil || !strings.Contains(err.Error(), "write them in one of the two") {
+	_, err := load(with(settings{"DB_HOST": "a:1,b", "DB_PORT": "1,2"}))
+	if err == nil || !strings.Contains(err.Error(), "write them in one of the two") {
 		t.Errorf("ports in both settings: %v", err)
 	}
 }

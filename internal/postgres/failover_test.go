@@ -211,8 +211,8 @@ func TestFailoverSkipsAHostThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// A primary that was cut off from the others does not know that one of them was promoted. Whoever is connected to it
-// reads sessions that have ended since, and what it writes is lost.
+// A primary that was cut off from the others does not know that one of them was promoted. A server that is connected to
+// it reads sessions that have ended since, and what it writes is lost.
 func TestFailoverLeavesAFormerPrimaryThatStillRuns(t *testing.T) {
 	t.Parallel()
 	for about, tc := range map[string]func(t *testing.T, primary, standby postgres.Config) (c postgres.Config, turn func(to postgres.Config)){
@@ -333,7 +333,7 @@ func TestFailoverFromAHostThatHangsFreesThePool(t *testing.T) {
 	}
 }
 
-// PostgreSQL reports a commit as a success although it was told to wait no longer for a standby.
+// PostgreSQL reports a commit as a success although its wait for a standby was canceled.
 func TestCommitThatNoStandbyHasIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"", "transaction"} {

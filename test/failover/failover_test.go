@@ -441,7 +441,8 @@ func TestFailoverLosesNoAcknowledgedWrite(t *testing.T) {
 	for _, p := range w.people {
 		requests += p.check(t)
 	}
-	t.Logf("%d replies, of which %d were 503; %d recorded requests about %d accounts", w.answers.Load(), w.unavailable.Load(), requests, len(w.people))
+	t.Logf("%d replies, of which %d were 503; %d recorded requests about %d accounts",
+		w.answers.Load(), w.unavailable.Load(), requests, len(w.people))
 	t.Logf("writes go on after the promotion: %s", summary(promotions))
 	t.Logf("writes go on after the first commit of the new primary: %s", summary(commits))
 	t.Logf("no write: %s", summary(outages))

@@ -324,8 +324,9 @@ func (n *Node) log() string {
 // settings returns Patroni's configuration. It uses etcd's API v2: over v3, Patroni 3.0.2, which is Debian 12's, writes its
 // lease without a comparison, so a frozen primary that thaws takes the lock back from its successor, whose commits are
 // lost.
-// A primary that crashes is replaced at once, and not started again
-// (primary_start_timeout). A standby that does not answer is noticed after three seconds (wal_sender_timeout).
+//
+// A primary that crashes is replaced at once, and not started again (primary_start_timeout). A standby that does not
+// answer is noticed after three seconds (wal_sender_timeout).
 func (n *Node) settings() string {
 	c := n.cluster
 	ttl := int(c.options.TTL / time.Second)

@@ -349,6 +349,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 10
+    - name: minIdleConnections
+      type:
+        scalar: numeric
     - name: name
       type:
         scalar: string

@@ -12,11 +12,11 @@ import (
 // Database configures the connection to PostgreSQL.
 type DatabaseApplyConfiguration struct {
 	// host is the host name or IP address of PostgreSQL. To name a primary and its
-	// standbys, separate several with commas; a replica uses the one that accepts
-	// writes.
+	// standbys, separate several with commas, each with or without a port, such as
+	// db-0,db-1:5433 or [fd00::5]:5433; a replica uses the one that accepts writes.
 	Host *string `json:"host,omitempty"`
-	// port is the port of PostgreSQL on each host. With cloudNativePG the port in
-	// its Secret is used instead.
+	// port is the port of PostgreSQL on each host that names no other. With
+	// cloudNativePG the port in its Secret is used instead.
 	Port *int32 `json:"port,omitempty"`
 	// name is the name of the database. The server creates its tables in it.
 	Name *string `json:"name,omitempty"`
@@ -32,6 +32,9 @@ type DatabaseApplyConfiguration struct {
 	// connections of all replicas, plus one more replica during a rollout, must fit
 	// PostgreSQL's max_connections.
 	MaxConnections *int32 `json:"maxConnections,omitempty"`
+	// minIdleConnections is the number of unused connections that each replica
+	// keeps open, so that a burst of requests does not wait for new ones.
+	MinIdleConnections *int32 `json:"minIdleConnections,omitempty"`
 	// cloudNativePG uses a database of the CloudNativePG operator in this
 	// namespace.
 	CloudNativePG *CloudNativePGApplyConfiguration `json:"cloudNativePG,omitempty"`
@@ -96,6 +99,14 @@ func (b *DatabaseApplyConfiguration) WithCASecretRef(value *LocalReferenceApplyC
 // If called multiple times, the MaxConnections field is set to the value of the last call.
 func (b *DatabaseApplyConfiguration) WithMaxConnections(value int32) *DatabaseApplyConfiguration {
 	b.MaxConnections = &value
+	return b
+}
+
+// WithMinIdleConnections sets the MinIdleConnections field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MinIdleConnections field is set to the value of the last call.
+func (b *DatabaseApplyConfiguration) WithMinIdleConnections(value int32) *DatabaseApplyConfiguration {
+	b.MinIdleConnections = &value
 	return b
 }
 
