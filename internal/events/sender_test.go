@@ -501,3 +501,25 @@ func TestAProcessThatStoodStillSendsNothing(t *testing.T) {
 		})
 	}
 }
+
+// A replica that has paused goes on when another one has sent what it could not: nothing is left that it could try.
+func TestAPauseEndsWhenAnotherReplicaHasSentAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(queue)
+		r := &receiver{t: t, answer: func(payload) error { return status(500) }}
+		q.fill(20, 1)
+		senders, log, stop := start(q, r, 1)
+		time.Sleep(time.Minute)
+		if !senders[0].Stats().Paused {
+			t.Error("it has not paused")
+		}
+		q.mu.Lock()
+		q.rows = nil
+		q.mu.Unlock()
+		time.Sleep(2 * watchInterval)
+		if senders[0].Stats().Paused || !strings.Contains(log.String(), "the receiver accepts events again") {
+			t.Errorf("it still pauses:\n%s", log)
+		}
+		stop()
+	})
+}
