@@ -147,6 +147,8 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	if err != nil {
 		if isTimeout(err) {
 			s.gaveUp.Add(1)
+			// The opening of a connection may have failed while the call asked again, and says more.
+			err = cmp.Or(s.trace.failure(s.acquireTimeout), err)
 		}
 		return onlyOnce, s.notAcquired(err, s.answers.Load() != answers)
 	}

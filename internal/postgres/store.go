@@ -43,6 +43,7 @@ type Config struct {
 type Store struct {
 	pool           *pgxpool.Pool
 	hosts          *hosts
+	trace          *tracer
 	log            *slog.Logger
 	acquireTimeout time.Duration
 	callTimeout    time.Duration
@@ -102,9 +103,8 @@ func Open(c Config, opts ...Option) (*Store, error) {
 		return nil, err
 	}
 	hosts.log = o.log
-	if o.onStatement != nil {
-		pc.ConnConfig.Tracer = statementHook(o.onStatement)
-	}
+	trace := &tracer{onStatement: o.onStatement}
+	pc.ConnConfig.Tracer = trace
 	if o.onConfig != nil {
 		o.onConfig(pc)
 	}
@@ -115,6 +115,7 @@ func Open(c Config, opts ...Option) (*Store, error) {
 	return &Store{
 		pool:           pool,
 		hosts:          hosts,
+		trace:          trace,
 		log:            o.log,
 		acquireTimeout: c.AcquireTimeout,
 		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
@@ -227,12 +228,41 @@ func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
 	return most, err
 }
 
-// statementHook is a pgx.QueryTracer.
-type statementHook func(sql string)
+// tracer is called by the driver (a pgx.QueryTracer and pgx.ConnectTracer).
+type tracer struct {
+	onStatement func(sql string) // may be nil
+	failed      atomic.Pointer[failedOpening]
+}
 
-func (f statementHook) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	f(data.SQL)
+// failedOpening is a connection that could not be opened.
+type failedOpening struct {
+	at  time.Time
+	err error
+}
+
+func (t *tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if t.onStatement != nil {
+		t.onStatement(data.SQL)
+	}
 	return ctx
 }
 
-func (statementHook) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (*tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (*tracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+func (t *tracer) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	if data.Err != nil && !isTimeout(data.Err) {
+		t.failed.Store(&failedOpening{time.Now(), data.Err})
+	}
+}
+
+// failure returns why a connection could not be opened within the last d, or nil. A timeout is no reason.
+func (t *tracer) failure(d time.Duration) error {
+	if f := t.failed.Load(); f != nil && time.Since(f.at) < d {
+		return f.err
+	}
+	return nil
+}
