@@ -56,7 +56,7 @@ func splitHost(entry string) (host string, port int, err error) {
 	}
 	host, text, err := net.SplitHostPort(entry)
 	if err != nil || !isHost(host) || strings.Contains(text, "/") {
-		return entry, 0, nil // without a port, or not a host at all
+		return entry, 0, nil //nolint:nilerr // without a port, or not a host at all
 	}
 	port, err = integer(1, 65535).parse(text)
 	if err != nil {

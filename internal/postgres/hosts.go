@@ -264,8 +264,8 @@ func isCurrent(conn *pgx.Conn) bool {
 }
 
 // register records the server of a connection. It refuses a former primary, unless the newest one has not answered for a
-// while: the database may have been restored, or the newest server was lost with what it had. If the server has replaced others, their
-// connections are closed, even those in use: their statements can be sent again, if that does no harm.
+// while: the database may have been restored, or the newest server was lost with what it had. If the server has replaced
+// others, their connections are closed, even those in use: their statements can be sent again, if that does no harm.
 func (h *hosts) register(conn *serverConn, r report) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -307,7 +307,7 @@ const settle = 100 * time.Millisecond
 // find asks all hosts at the same time, and returns the index of the one to use. If several take writes, that is the one
 // with the longest history. Calls at the same time share one search.
 func (h *hosts) find(ctx context.Context) (int, error) {
-	result := h.finding.DoChan("", func() (any, error) { return h.search() })
+	result := h.finding.DoChan("", func() (any, error) { return h.search() }) //nolint:contextcheck // other calls wait for it too
 	select {
 	case r := <-result:
 		best, _ := r.Val.(int)
