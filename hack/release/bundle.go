@@ -89,7 +89,8 @@ func mapOf(one *resource.Resource) (map[string]any, error) {
 		return nil, err
 	}
 	var object map[string]any
-	return object, yaml.Unmarshal(text, &object)
+	err = yaml.Unmarshal(text, &object)
+	return object, err
 }
 
 // serviceVersion fills in the ClusterServiceVersion from the objects of config/default.

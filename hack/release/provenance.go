@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/in-toto/attestation/go/predicates/provenance/v1"
+	provenance "github.com/in-toto/attestation/go/predicates/provenance/v1"
 	intoto "github.com/in-toto/attestation/go/v1"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -76,8 +76,8 @@ func (r *release) statement() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := &v1.Provenance{
-		BuildDefinition: &v1.BuildDefinition{
+	made := &provenance.Provenance{
+		BuildDefinition: &provenance.BuildDefinition{
 			BuildType: buildType, ExternalParameters: parameters,
 			ResolvedDependencies: []*intoto.ResourceDescriptor{
 				{Uri: "git+" + sourceURL, Digest: map[string]string{"gitCommit": r.commit}},
@@ -86,7 +86,7 @@ func (r *release) statement() ([]byte, error) {
 			},
 		},
 		// The metadata of a run, such as its time, would differ each time.
-		RunDetails: &v1.RunDetails{Builder: &v1.Builder{Id: r.builder}},
+		RunDetails: &provenance.RunDetails{Builder: &provenance.Builder{Id: r.builder}},
 	}
 	if err := made.Validate(); err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func runPublish(ctx context.Context, args []string) error {
 		return err
 	}
 	if *registry == "" || flags.NArg() != 1 {
-		return errors.New("name the registry and the folder of the release: " + usage)
+		return errors.New("name the registry and the folder of the release; see release -h")
 	}
 	return publish(ctx, *registry, flags.Arg(0))
 }

@@ -46,9 +46,9 @@ func loadSigner(path string) (*signer, error) {
 }
 
 func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
-	block, _ := pem.Decode(text)
+	block, rest := pem.Decode(text)
 	if block != nil && block.Type == "EC PARAMETERS" { // openssl ecparam writes it first
-		block, _ = pem.Decode(text[strings.Index(string(text), "-----END EC PARAMETERS-----"):])
+		block, _ = pem.Decode(rest)
 	}
 	if block == nil {
 		return nil, errors.New("it is not PEM")
