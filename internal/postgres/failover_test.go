@@ -115,6 +115,31 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 	}
 }
 
+// Imports and exports use connections of their own.
+func TestImportsAndExportsFindThePrimary(t *testing.T) {
+	t.Parallel()
+	_, standby, direct := pair(t)
+	c, copied := direct, direct
+	copied.Port = standby.Port()
+	c.Host, c.Ports = "127.0.0.1,127.0.0.1", []int{copied.Port, direct.Port}
+	store := postgrestest.Open(t, c)
+	testenv.NoError(t, store.Migrate(t.Context()))
+	follows(t, direct, copied)
+	if p, err := importing(store).Run(t.Context(), "id", each(hashed(0, argon2(64)))); err != nil || p.Imported != 1 {
+		t.Fatalf("imported %d, %v", p.Imported, err)
+	}
+	exported := 0
+	err := store.ExportAccounts(t.Context(), func(*identity.MovedAccount) error { exported++; return nil })
+	if err != nil || exported != 1 {
+		t.Errorf("exported %d, %v", exported, err)
+	}
+	c.Host, c.Ports = "127.0.0.1", []int{copied.Port}
+	err = postgrestest.Open(t, c).ExportAccounts(t.Context(), func(*identity.MovedAccount) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "is a standby") {
+		t.Errorf("from a standby alone: %v", err)
+	}
+}
+
 // An administrator may make the database read-only for some time. Existing connections are affected too.
 func TestFailoverFromAReadOnlyDatabaseLetsWritesContinue(t *testing.T) {
 	t.Parallel()

@@ -179,13 +179,12 @@ func (s *Store) ExportAccounts(ctx context.Context, f func(*identity.MovedAccoun
 
 // inBulk runs f in a transaction over a connection of its own, without the limits of requests. It is not repeated.
 func (s *Store) inBulk(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
-	pool := s.pool.Config()
-	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return translate(ctx, s.notAcquired(err, false))
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := pool.AfterConnect(ctx, conn); err != nil {
+	if err := s.pool.Config().AfterConnect(ctx, conn); err != nil {
 		return translate(ctx, err)
 	}
 	bulk := limits{statement: bulkTimeout, lock: bulkTimeout, idle: bulkTimeout}
