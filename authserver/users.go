@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/auth-gateway/auth-gateway/internal/admincli"
 	"github.com/auth-gateway/auth-gateway/internal/config"
@@ -21,6 +22,7 @@ import (
 type move struct {
 	reader            moving.Reader
 	dryRun, resume    bool
+	rate              int
 	refused, firebase string
 }
 
@@ -40,13 +42,14 @@ formats.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.reader.Files = args
-			return c.moved(func(s *Server) error { return c.importUsers(cmd.Context(), s, &m) })
+			return c.moved(m.rate, func(s *Server) error { return c.importUsers(cmd.Context(), s, &m) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&m.reader.From, "from", "", "native, supabase, keycloak, auth0, firebase or kratos (required)")
 	flags.BoolVar(&m.dryRun, "dry-run", false, "only check the accounts")
 	flags.BoolVar(&m.resume, "resume", false, "continue an import that was stopped")
+	rateFlag(flags, &m.rate)
 	flags.StringVar(&m.refused, "refused", "", "the file for what cannot be imported (default: the first FILE with .refused)")
 	flags.StringVar(&m.firebase, "firebase-config", "", "a file with the hash parameters of the Firebase project")
 	return cmd
@@ -54,19 +57,29 @@ formats.`,
 
 // exportCommand is the command that moves accounts out.
 func (c Command) exportCommand() *cobra.Command {
-	return &cobra.Command{
+	var perSecond int
+	cmd := &cobra.Command{
 		Use: "export FILE", Short: "Export all accounts of the database, in the native format",
 		Long: `Exports all accounts of the database, which the settings of the server name (see
 authserver -h), with the hashes of their passwords.`,
 		Args: admincli.Exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.moved(func(s *Server) error { return c.exportUsers(cmd.Context(), s, args[0]) })
+			return c.moved(perSecond, func(s *Server) error { return c.exportUsers(cmd.Context(), s, args[0], perSecond) })
 		},
 	}
+	rateFlag(cmd.Flags(), &perSecond)
+	return cmd
+}
+
+func rateFlag(flags *pflag.FlagSet, perSecond *int) {
+	flags.IntVar(perSecond, "rate", 0, "accounts a second at most, so that a server in use is not slowed down (default: no limit)")
 }
 
 // moved moves accounts with a server that does not run.
-func (c Command) moved(move func(*Server) error) error {
+func (c Command) moved(perSecond int, move func(*Server) error) error {
+	if perSecond < 0 {
+		return admincli.Misused("--rate must not be negative")
+	}
 	server, code := c.server("users", func(settings *config.Config) { // no request waits for it
 		settings.DBAcquireTimeout = max(settings.DBAcquireTimeout, time.Minute)
 		settings.DBStatementTimeout = max(settings.DBStatementTimeout, time.Minute)
@@ -111,6 +124,7 @@ func (c Command) importUsers(ctx context.Context, s *Server, m *move) error {
 	begun, last := s.now(), s.now()
 	i := moving.Import{
 		Store: s.store, Check: s.checkMoved, Cost: s.config.SaltRounds, Refused: m.refused, DryRun: m.dryRun, Resume: m.resume,
+		Rate: m.rate,
 		Report: func(p moving.Progress) {
 			if now := s.now(); now.Sub(last) >= time.Second {
 				last = now
@@ -156,11 +170,11 @@ func bar(share float64) string {
 	return "[" + strings.Repeat("#", done) + strings.Repeat(".", width-done) + "]"
 }
 
-func (c Command) exportUsers(ctx context.Context, s *Server, path string) error {
+func (c Command) exportUsers(ctx context.Context, s *Server, path string, perSecond int) error {
 	if err := s.store.Ready(ctx); err != nil {
 		return err
 	}
-	m, err := moving.Export(path, func(f func(*identity.MovedAccount) error) error {
+	m, err := moving.Export(ctx, path, perSecond, func(f func(*identity.MovedAccount) error) error {
 		return s.store.ExportAccounts(ctx, f)
 	})
 	if errors.Is(err, os.ErrExist) {

@@ -2,6 +2,7 @@ package moving
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,7 +26,8 @@ type Manifest struct {
 }
 
 // Export writes the accounts that read yields to a file, and a manifest beside it. An existing file is not overwritten.
-func Export(path string, read func(func(*identity.MovedAccount) error) error) (m Manifest, err error) {
+// If perSecond is not 0, it takes at most so many accounts a second.
+func Export(ctx context.Context, path string, perSecond int, read func(func(*identity.MovedAccount) error) error) (m Manifest, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return m, err
@@ -34,7 +36,13 @@ func Export(path string, read func(func(*identity.MovedAccount) error) error) (m
 	buffer := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<20)
 	encoder := json.NewEncoder(buffer)
 	encoder.SetEscapeHTML(false)
+	size, limiter := pace(perSecond)
 	err = read(func(a *identity.MovedAccount) error {
+		if m.Users%int64(size) == 0 {
+			if err := limiter.WaitN(ctx, size); err != nil {
+				return err
+			}
+		}
 		m.Users++
 		return encoder.Encode(a)
 	})

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/time/rate"
+
 	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -24,7 +26,18 @@ import (
 const (
 	batchSize   = 10_000
 	batchHashes = 64 // digests that are hashed once more, which takes long
+	batchesRate = 20 // a second, of an import or export with a rate
 )
+
+// pace returns the size of a batch for a rate, and a limiter that each batch waits for. A batch is so small that the
+// database works on it for some milliseconds only, so that the queries of others hardly wait.
+func pace(perSecond int) (size int, limiter *rate.Limiter) {
+	if perSecond == 0 {
+		return batchSize, rate.NewLimiter(rate.Inf, 0)
+	}
+	size = min(max(1, perSecond/batchesRate), batchSize)
+	return size, rate.NewLimiter(rate.Limit(perSecond), size)
+}
 
 // Entry is an account of a file, or why it cannot be one.
 type Entry struct {
@@ -88,6 +101,7 @@ type Import struct {
 	Refused string // the path of the file of refused accounts; empty: none is written
 	DryRun  bool
 	Resume  bool
+	Rate    int            // accounts a second at most; 0: as fast as they are stored
 	Report  func(Progress) // called after each batch
 
 	planned []hashes.Scheme // of a dry run
@@ -141,7 +155,11 @@ func (i *Import) Run(ctx context.Context, id string, entries iter.Seq2[Entry, er
 		defer close(batches)
 		reading <- i.prepare(ctx, entries, begun, batches)
 	}()
+	_, limiter := pace(i.Rate)
 	for batch := range batches {
+		if err = limiter.WaitN(ctx, len(batch)); err != nil {
+			break
+		}
 		if p, err = i.store(ctx, id, p, batch, refused); err != nil {
 			break
 		}
@@ -198,6 +216,7 @@ func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], s
 	seen := newNames()
 	var batch []Entry
 	var slow int
+	size, _ := pace(i.Rate)
 	send := func() error {
 		i.check(batch)
 		for k := range batch {
@@ -227,7 +246,7 @@ func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], s
 		if hashes.IsDigest(entry.Account.PasswordHash) {
 			slow++
 		}
-		if batch = append(batch, entry); len(batch) == batchSize || slow == batchHashes {
+		if batch = append(batch, entry); len(batch) == size || slow == batchHashes {
 			if err := send(); err != nil {
 				return err
 			}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/hashes"
@@ -52,4 +55,44 @@ func TestOnlySlowHashesMakeSmallBatches(t *testing.T) {
 			t.Errorf("%.20s: the batches have %v accounts, %d refused; want %v", hash, store.sizes, p.Refused, want)
 		}
 	}
+}
+
+// With a rate, an import takes as long as that says, in batches that are small.
+func TestImportKeepsToItsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var entries iter.Seq2[moving.Entry, error] = func(yield func(moving.Entry, error) bool) {
+			for n := range 1050 {
+				account := identity.MovedAccount{Email: fmt.Sprintf("moved%d@example.com", n), EmailVerified: true}
+				if !yield(moving.Entry{File: "f", Number: n + 1, Account: account}, nil) {
+					return
+				}
+			}
+		}
+		store, rules := &batches{}, identity.New(identity.Policy{}, identity.Dependencies{Now: time.Now})
+		i := moving.Import{Store: store, Check: rules.CheckMovedAccount, Cost: 4, Rate: 1000}
+		begun := time.Now()
+		p := testenv.Must(i.Run(t.Context(), "files", entries))(t)
+		took := time.Since(begun)
+		if p.Imported != 1050 || slices.Max(store.sizes) != 50 || took < 990*time.Millisecond || took > 1010*time.Millisecond {
+			t.Errorf("%d accounts in %v, at most %d in a batch; want 1050 in 1 s, 50 in a batch", p.Imported, took, slices.Max(store.sizes))
+		}
+	})
+}
+
+func TestExportKeepsToItsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		path := filepath.Join(t.TempDir(), "accounts")
+		m := testenv.Must(moving.Export(t.Context(), path, 1000, func(f func(*identity.MovedAccount) error) error {
+			for range 1050 {
+				if err := f(&identity.MovedAccount{}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))(t)
+		if took := time.Since(begun); m.Users != 1050 || took < 990*time.Millisecond || took > 1010*time.Millisecond {
+			t.Errorf("%d accounts in %v; want 1050 in 1 s", m.Users, took)
+		}
+	})
 }

@@ -136,7 +136,7 @@ func TestImportsAndExportsFindThePrimary(t *testing.T) {
 	c.Host, c.Ports = "127.0.0.1", []int{copied.Port}
 	err = postgrestest.Open(t, c).ExportAccounts(t.Context(), func(*identity.MovedAccount) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "is a standby") {
-		t.Errorf("from a standby alone: %v", err)
+		t.Errorf("only a standby: %v", err)
 	}
 }
 

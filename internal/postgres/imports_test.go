@@ -109,7 +109,7 @@ func TestExportAndImportAreEqual(t *testing.T) {
 	export := func(store interface {
 		ExportAccounts(context.Context, func(*identity.MovedAccount) error) error
 	}, name string) moving.Manifest {
-		return testenv.Must(moving.Export(filepath.Join(dir, name), func(f func(*identity.MovedAccount) error) error {
+		return testenv.Must(moving.Export(t.Context(), filepath.Join(dir, name), 0, func(f func(*identity.MovedAccount) error) error {
 			return store.ExportAccounts(t.Context(), f)
 		}))(t)
 	}

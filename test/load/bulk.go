@@ -19,7 +19,7 @@ func (b *bench) bulk(ctx context.Context, r *env) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	count, phases, d := 1_000_000, 5, 40*b.slice
+	count, phases, d := 1_000_000, 3, 40*b.slice
 	if b.users < 10_000 {
 		count, phases = 20_000, 1
 	}
@@ -34,6 +34,10 @@ func (b *bench) bulk(ctx context.Context, r *env) error {
 	defer server.stop()
 	signIns := func() paced { return pace(server.address, signInPace, d, r.signIn()) }
 	signIns() // opens connections
+	export := func() []string {
+		_ = errors.Join(os.Remove(exported), os.Remove(exported+".manifest")) // an export overwrites nothing
+		return []string{"users", "export", exported}
+	}
 	// An import that is stopped at the end of a phase continues in the next one.
 	kinds := []struct {
 		name string
@@ -42,10 +46,11 @@ func (b *bench) bulk(ctx context.Context, r *env) error {
 	}{
 		{"nothing else", nil, paced{}},
 		{"an import", func() []string { return []string{"users", "import", file, "--from", "native", "--resume"} }, paced{}},
-		{"an export", func() []string {
-			_ = errors.Join(os.Remove(exported), os.Remove(exported+".manifest")) // an export overwrites nothing
-			return []string{"users", "export", exported}
+		{"an export", export, paced{}},
+		{"an import of 1,000 a second", func() []string {
+			return []string{"users", "import", file, "--from", "native", "--resume", "--rate", "1000"}
 		}, paced{}},
+		{"an export of 10,000 a second", func() []string { return append(export(), "--rate", "10000") }, paced{}},
 	}
 	for range phases {
 		for i := range kinds {
