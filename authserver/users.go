@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/auth-gateway/auth-gateway/internal/admincli"
 	"github.com/auth-gateway/auth-gateway/internal/config"
@@ -49,7 +48,7 @@ formats.`,
 	flags.StringVar(&m.reader.From, "from", "", "native, supabase, keycloak, auth0, firebase or kratos (required)")
 	flags.BoolVar(&m.dryRun, "dry-run", false, "only check the accounts")
 	flags.BoolVar(&m.resume, "resume", false, "continue an import that was stopped")
-	rateFlag(flags, &m.rate)
+	rateFlag(cmd, &m.rate)
 	flags.StringVar(&m.refused, "refused", "", "the file for what cannot be imported (default: the first FILE with .refused)")
 	flags.StringVar(&m.firebase, "firebase-config", "", "a file with the hash parameters of the Firebase project")
 	return cmd
@@ -67,12 +66,12 @@ authserver -h), with the hashes of their passwords.`,
 			return c.moved(perSecond, func(s *Server) error { return c.exportUsers(cmd.Context(), s, args[0], perSecond) })
 		},
 	}
-	rateFlag(cmd.Flags(), &perSecond)
+	rateFlag(cmd, &perSecond)
 	return cmd
 }
 
-func rateFlag(flags *pflag.FlagSet, perSecond *int) {
-	flags.IntVar(perSecond, "rate", 0, "accounts a second at most, so that a server in use is not slowed down (default: no limit)")
+func rateFlag(cmd *cobra.Command, perSecond *int) {
+	cmd.Flags().IntVar(perSecond, "rate", 0, "accounts a second at most, so that a server in use is not slowed down (default: no limit)")
 }
 
 // moved moves accounts with a server that does not run.
