@@ -37,7 +37,7 @@ import (
 
 // Options configure a cluster.
 type Options struct {
-	// Synchronous is whether a commit waits for a standby: SynchronousStrict also if there is none.
+	// Synchronous makes a commit wait for a standby. With SynchronousStrict it also waits if there is none.
 	Synchronous Synchronous
 	// TTL is the lifetime of the primary's lease. After it, the standbys replace a primary that does not answer.
 	// Patroni's default is 30 s.
