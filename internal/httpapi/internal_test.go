@@ -3,12 +3,15 @@ package httpapi
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -206,4 +209,56 @@ func TestConnectionWithUnreadBytesIsNotEvicted(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("an unfinished request is not evicted")
 	}
+}
+
+// A client reads a reply and sends the next request before the server's goroutine runs again. That goroutine may wait
+// for a processor for so long that its connection is the oldest one.
+func TestConnectionThatHasSentAReplyReadsTheNextRequest(t *testing.T) {
+	t.Parallel()
+	all := newConnections(0, 100, headLimit)
+	c, client := served(t, all)
+	const request, reply = "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	got := make([]byte, 100)
+	for range 3 {
+		testenv.Must(io.WriteString(client, request))(t)
+		if n, err := io.ReadFull(c, got[:1]); err != nil {
+			t.Fatalf("the first byte: %d, %v", n, err)
+		}
+		testenv.Must(io.ReadFull(c, got[1:len(request)]))(t)
+		testenv.Must(io.WriteString(c, reply))(t)
+		testenv.Must(io.ReadFull(client, got[:len(reply)]))(t)
+		all.evictOne()
+	}
+}
+
+// Small replies that the client does not read fill the kernel's buffer. Then the connection waits for the client.
+func TestConnectionWhoseRepliesAreNotReadIsEvicted(t *testing.T) {
+	t.Parallel()
+	all := newConnections(0, 100, headLimit)
+	c, client := served(t, all)
+	testenv.NoError(t, client.(*net.TCPConn).SetReadBuffer(4<<10))
+	const request = "GET / HTTP/1.1\r\n\r\n"
+	reply := make([]byte, smallBody)
+	var evictions sync.WaitGroup
+	evictions.Go(func() {
+		testenv.Until(t, 20*time.Second, "the connection waits for its client", func() bool {
+			all.mu.Lock()
+			defer all.mu.Unlock()
+			return all.waiting.first != nil
+		})
+		all.evictOne()
+	})
+	got := make([]byte, len(request))
+	for {
+		testenv.Must(io.WriteString(client, request))(t)
+		testenv.Must(io.ReadFull(c, got[:1]))(t)
+		testenv.Must(io.ReadFull(c, got[1:]))(t)
+		if _, err := c.Write(reply); err != nil {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error(err)
+			}
+			break
+		}
+	}
+	evictions.Wait()
 }

@@ -38,7 +38,7 @@ func (l listener) Accept() (net.Conn, error) {
 		accepted, err := l.Listener.Accept()
 		switch {
 		case err == nil:
-			c := &conn{Conn: accepted, all: l.all, ahead: newReadAhead(accepted)}
+			c := &conn{Conn: accepted, all: l.all, direct: newDirect(accepted)}
 			l.all.add(c)
 			return c, nil
 		case isPassing(err):
@@ -70,7 +70,7 @@ type conn struct {
 	all    *connections
 	gently atomic.Bool
 
-	ahead   *readAhead // nil on a system without it
+	direct  *direct // nil on a system without it
 	wire    framing
 	first   bool     // only the first byte of a request was read: fasthttp reads it separately
 	doing   phase    // as known to the goroutine that serves it
@@ -150,14 +150,14 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // receive reads data as it has arrived.
 func (c *conn) receive(p []byte) (int, error) {
-	if c.ahead != nil {
-		return c.ahead.read(p)
+	if c.direct != nil {
+		return c.direct.read(p)
 	}
 	return c.Conn.Read(p)
 }
 
 // hasMore reports whether a read would not wait.
-func (c *conn) hasMore() bool { return c.ahead.holds() || bytesWait(c) }
+func (c *conn) hasMore() bool { return c.direct.holds() || bytesWait(c) }
 
 // charge charges the connection for the current request, and records when it is complete. A complete
 // request is always served.
@@ -208,13 +208,24 @@ func (c *conn) Write(p []byte) (int, error) {
 	if phase(c.evicted.Load()) == phaseReplying {
 		return 0, os.ErrDeadlineExceeded
 	}
-	if c.wire.state == betweenRequests && c.refusal == nil {
-		if cost := replyCost(len(p)); c.doing != phaseReplying || cost > c.reply {
-			c.reply = cost
-			c.enter(phaseReplying, max(c.charged, c.all.requestCost())+cost) // it is sent even if there is no room
+	if c.wire.state != betweenRequests || c.refusal != nil {
+		return c.Conn.Write(p)
+	}
+	cost, sent := replyCost(len(p)), 0
+	if c.direct != nil && c.doing == phaseWorking && cost == 0 {
+		// Such a reply waits for the client only if the client did not read the ones before it. If every reply made the
+		// connection one that waits, it could be evicted before the next request is read, and the client of that
+		// request could not know whether it was received.
+		if sent = c.direct.writeNow(p); sent == len(p) {
+			return sent, nil
 		}
 	}
-	return c.Conn.Write(p)
+	if c.doing != phaseReplying || cost > c.reply {
+		c.reply = cost
+		c.enter(phaseReplying, max(c.charged, c.all.requestCost())+cost) // it is sent even if there is no room
+	}
+	n, err := c.Conn.Write(p[sent:])
+	return sent + n, err
 }
 
 // SetReadDeadline sets the deadline, unless the connection is being closed.
@@ -222,7 +233,11 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	if c.evicted.Load() != 0 {
 		return nil
 	}
-	return c.Conn.SetReadDeadline(t)
+	err := c.Conn.SetReadDeadline(t)
+	if c.evicted.Load() != 0 { // evict's deadline may have come before this one
+		return c.Conn.SetReadDeadline(longAgo)
+	}
+	return err
 }
 
 // SetWriteDeadline sets the deadline, unless the connection is being closed during a reply.

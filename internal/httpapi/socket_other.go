@@ -20,11 +20,13 @@ func peerLives(net.Conn) bool { return true }
 // bytesWait is not supported on this system.
 func bytesWait(net.Conn) bool { return false }
 
-// readAhead is not supported on this system.
-type readAhead struct{}
+// direct is not supported on this system.
+type direct struct{}
 
-func newReadAhead(net.Conn) *readAhead { return nil }
+func newDirect(net.Conn) *direct { return nil }
 
-func (*readAhead) holds() bool { return false }
+func (*direct) holds() bool { return false }
 
-func (*readAhead) read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+func (*direct) read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func (*direct) writeNow([]byte) int { return 0 }

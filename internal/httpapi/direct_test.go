@@ -15,8 +15,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// However data is sent and read, a readAhead returns what a connection would, and holds no buffer while it waits.
-func TestReadAheadReturnsWhatWasSent(t *testing.T) {
+// However data is sent and read, a direct returns what a connection would, and holds no buffer while it waits.
+func TestDirectReadReturnsWhatWasSent(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -39,7 +39,7 @@ func TestReadAheadReturnsWhatWasSent(t *testing.T) {
 			_, _ = client.Write(rest)
 			_ = client.Close()
 		}()
-		ahead, received := newReadAhead(server), []byte(nil)
+		ahead, received := newDirect(server), []byte(nil)
 		for {
 			p := make([]byte, max(1, r.IntN(2)*r.IntN(2*aheadSize)))
 			n, err := ahead.read(p)
@@ -57,10 +57,10 @@ func TestReadAheadReturnsWhatWasSent(t *testing.T) {
 	}
 }
 
-func TestReadAheadKeepsToDeadlines(t *testing.T) {
+func TestDirectReadKeepsToDeadlines(t *testing.T) {
 	t.Parallel()
 	server, client := sockets(t)
-	ahead := newReadAhead(server)
+	ahead := newDirect(server)
 	testenv.NoError(t, server.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	_, err := ahead.read(make([]byte, 1))
 	var timeout net.Error
@@ -86,12 +86,12 @@ func TestReadAheadKeepsToDeadlines(t *testing.T) {
 }
 
 // A client that resets the connection is no end of a stream.
-func TestReadAheadReportsAReset(t *testing.T) {
+func TestDirectReadReportsAReset(t *testing.T) {
 	t.Parallel()
 	server, client := sockets(t)
 	testenv.NoError(t, client.(*net.TCPConn).SetLinger(0))
 	testenv.NoError(t, client.Close())
-	if _, err := newReadAhead(server).read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+	if _, err := newDirect(server).read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("after a reset: %v", err)
 	}
 }
