@@ -174,7 +174,7 @@ func (c Command) exportUsers(ctx context.Context, s *Server, path string, perSec
 		return err
 	}
 	m, err := moving.Export(ctx, path, perSecond, func(f func(*identity.MovedAccount) error) error {
-		return s.store.ExportAccounts(ctx, f)
+		return s.store.ExportAccounts(ctx, perSecond > 0, f)
 	})
 	if errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%s exists already; name a new file", path)

@@ -129,12 +129,12 @@ func TestImportsAndExportsFindThePrimary(t *testing.T) {
 		t.Fatalf("imported %d, %v", p.Imported, err)
 	}
 	exported := 0
-	err := store.ExportAccounts(t.Context(), func(*identity.MovedAccount) error { exported++; return nil })
+	err := store.ExportAccounts(t.Context(), false, func(*identity.MovedAccount) error { exported++; return nil })
 	if err != nil || exported != 1 {
 		t.Errorf("exported %d, %v", exported, err)
 	}
 	c.Host, c.Ports = "127.0.0.1", []int{copied.Port}
-	err = postgrestest.Open(t, c).ExportAccounts(t.Context(), func(*identity.MovedAccount) error { return nil })
+	err = postgrestest.Open(t, c).ExportAccounts(t.Context(), false, func(*identity.MovedAccount) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "is a standby") {
 		t.Errorf("only a standby: %v", err)
 	}

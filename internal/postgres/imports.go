@@ -28,12 +28,12 @@ var stagingColumns = []string{
 func (s *Store) BeginImport(ctx context.Context, importID string) (p moving.Progress, found bool, err error) {
 	err = s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		p, err = findImport(ctx, tx, importID)
+		if found = err == nil; errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
 		return err
 	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return moving.Progress{}, false, nil
-	}
-	return p, err == nil, err
+	return p, found && err == nil, err
 }
 
 func findImport(ctx context.Context, db querier, importID string) (p moving.Progress, err error) {
@@ -154,11 +154,19 @@ func nullable(text string) *string {
 	return &text
 }
 
-// ExportAccounts calls f with all accounts of one moment, in the order of their ids.
-func (s *Store) ExportAccounts(ctx context.Context, f func(*identity.MovedAccount) error) error {
+// ExportAccounts calls f with all accounts of one moment, in the order of their ids. If gently is true, the
+// database reads each account when f is ready for it. Otherwise it may sort all of them first, which takes less time
+// altogether and a whole processor at the beginning.
+func (s *Store) ExportAccounts(ctx context.Context, gently bool, f func(*identity.MovedAccount) error) error {
 	return s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := named("BeginExport").exec(ctx, tx, nil); err != nil {
-			return err
+		begin := []string{"BeginExport", "ReadWithOneProcess"}
+		if gently {
+			begin = append(begin, "ReadInOrder")
+		}
+		for _, name := range begin {
+			if err := named(name).exec(ctx, tx, nil); err != nil {
+				return err
+			}
 		}
 		rows, err := tx.Query(ctx, named("ExportAccounts").sql)
 		if err != nil {
@@ -177,21 +185,19 @@ func (s *Store) ExportAccounts(ctx context.Context, f func(*identity.MovedAccoun
 	})
 }
 
-// inBulk runs f in a transaction over a connection of its own, without the limits of requests. It is not repeated.
+// inBulk runs f in a transaction without the limits of requests. It is not repeated. Its connection is not from the
+// pool, and the next call uses it again: for small batches, a new one would be most of the database's work.
 func (s *Store) inBulk(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
-	conn, err := s.connect(ctx)
+	conn, tx, err := s.beginBulk(ctx)
 	if err != nil {
-		return translate(ctx, s.notAcquired(err, false))
+		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := s.pool.Config().AfterConnect(ctx, conn); err != nil {
-		return translate(ctx, err)
-	}
-	bulk := limits{statement: bulkTimeout, lock: bulkTimeout, idle: bulkTimeout}
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: bulk.begin()})
-	if err != nil {
-		return translate(ctx, err)
-	}
+	keep := false
+	defer func() {
+		if !keep || !s.bulk.CompareAndSwap(nil, conn) {
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+	}()
 	if err := f(ctx, unprepared{tx}); err != nil {
 		_ = tx.Rollback(context.WithoutCancel(ctx))
 		if sqlState(err) != "" || isLost(err) || isTimeout(err) {
@@ -202,5 +208,33 @@ func (s *Store) inBulk(ctx context.Context, f func(context.Context, pgx.Tx) erro
 	if err := tx.Commit(ctx); err != nil {
 		return translate(ctx, err)
 	}
+	keep = true
 	return nil
+}
+
+// beginBulk opens a connection if none is left or the one that is left has been lost.
+func (s *Store) beginBulk(ctx context.Context) (*pgx.Conn, pgx.Tx, error) {
+	bulk := limits{statement: bulkTimeout, lock: bulkTimeout, idle: bulkTimeout}
+	options := pgx.TxOptions{BeginQuery: bulk.begin()}
+	if conn := s.bulk.Swap(nil); conn != nil {
+		if tx, err := conn.BeginTx(ctx, options); err == nil {
+			return conn, tx, nil
+		}
+		_ = conn.Close(context.WithoutCancel(ctx))
+	}
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, nil, translate(ctx, s.notAcquired(err, false))
+	}
+	tx, err := func() (pgx.Tx, error) {
+		if err := s.pool.Config().AfterConnect(ctx, conn); err != nil {
+			return nil, err
+		}
+		return conn.BeginTx(ctx, options)
+	}()
+	if err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+		return nil, nil, translate(ctx, err)
+	}
+	return conn, tx, nil
 }

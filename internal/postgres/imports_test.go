@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/moving"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
@@ -107,10 +109,10 @@ func TestExportAndImportAreEqual(t *testing.T) {
 	}
 	dir := t.TempDir()
 	export := func(store interface {
-		ExportAccounts(context.Context, func(*identity.MovedAccount) error) error
+		ExportAccounts(context.Context, bool, func(*identity.MovedAccount) error) error
 	}, name string) moving.Manifest {
 		return testenv.Must(moving.Export(t.Context(), filepath.Join(dir, name), 0, func(f func(*identity.MovedAccount) error) error {
-			return store.ExportAccounts(t.Context(), f)
+			return store.ExportAccounts(t.Context(), name == "after", f)
 		}))(t)
 	}
 	before := export(source, "before")
@@ -244,6 +246,61 @@ func TestImportsAtOnceAdmitFewKindsOfHashes(t *testing.T) {
 	}
 	if n := count(t, db, `SELECT count(*) FROM users`); n != 1 {
 		t.Errorf("%d accounts are stored; the second one was excluded", n)
+	}
+}
+
+// Batches share a connection, and a lost one is replaced before the next batch.
+func TestImportKeepsItsConnection(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	run := func(n int) {
+		p, err := importing(store).Run(t.Context(), fmt.Sprint(n), each(moving.Entry{Account: moved(t, n, nil)}))
+		if err != nil || p.Imported != 1 {
+			t.Fatalf("import %d: %+v, %v", n, p, err)
+		}
+	}
+	const bulk = ` FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'commit%' AND pid <> pg_backend_pid()`
+	run(1)
+	first := count(t, db, `SELECT min(pid)`+bulk)
+	run(2)
+	if pid, n := count(t, db, `SELECT min(pid)`+bulk), count(t, db, `SELECT count(*)`+bulk); pid != first || n != 1 {
+		t.Errorf("process %d served the second import, not %d; %d processes", pid, first, n)
+	}
+	testenv.Must(db.Exec(`SELECT pg_terminate_backend($1)`, first))(t)
+	testenv.Until(t, 10*time.Second, "the connection ends", func() bool { return count(t, db, `SELECT count(*)`+bulk) == 0 })
+	run(3)
+}
+
+// The database of a gentle export neither sorts before the first account nor uses another processor.
+func TestGentleExportReadsAccountsInTheirOrder(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	populate(t, c, 50_000)
+	for _, tc := range []struct {
+		settings []string
+		never    []string
+	}{
+		{[]string{"ReadWithOneProcess"}, []string{"Gather", "JIT"}},
+		{[]string{"ReadWithOneProcess", "ReadInOrder"}, []string{"Gather", "JIT", "Sort"}},
+	} {
+		tx := testenv.Must(connect(t, c).Begin())(t)
+		for _, setting := range []string{
+			"random_page_cost = 1000", // so that a sort is cheaper
+			"parallel_setup_cost = 0", "parallel_tuple_cost = 0", "min_parallel_table_scan_size = 0", "jit_above_cost = 0",
+		} {
+			testenv.Must(tx.Exec("SET LOCAL " + setting))(t)
+		}
+		for _, name := range tc.settings {
+			text, _ := postgres.Statement(name)
+			testenv.Must(tx.Exec(text))(t)
+		}
+		text, _ := postgres.Statement("ExportAccounts")
+		plan := strings.Join(texts(t, tx, "EXPLAIN "+text), "\n")
+		if slices.ContainsFunc(tc.never, func(node string) bool { return strings.Contains(plan, node) }) {
+			t.Errorf("with %v:\n%s", tc.settings, plan)
+		}
+		testenv.NoError(t, tx.Rollback())
 	}
 }
 

@@ -114,7 +114,9 @@ func TestStatementsAreAllUsed(t *testing.T) {
 			return errors.Join(store.ImportBatch(ctx, moving.Batch{Import: "files", Refuse: refuse, Exclude: all}),
 				store.ImportBatch(ctx, moving.Batch{Refuse: refuse, DryRun: true}), store.FinishImport(ctx, "files"))
 		},
-		"an export": func() error { return store.ExportAccounts(ctx, func(*identity.MovedAccount) error { return nil }) },
+		"an export": func() error {
+			return store.ExportAccounts(ctx, true, func(*identity.MovedAccount) error { return nil })
+		},
 		"the events that wait": func() error {
 			ref := events.Ref{Number: 1, ID: newID(), Attempt: 1}
 			_, _, claimed := store.ClaimEvent(ctx, time.Minute)

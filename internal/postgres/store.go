@@ -52,7 +52,8 @@ type Store struct {
 	answers        atomic.Int64 // how often PostgreSQL has answered a statement
 	gaveUp         atomic.Int64 // calls that got no connection in time
 	limits         limits
-	hidden         atomic.Bool // a pooler was detected late; see isPooled
+	hidden         atomic.Bool              // a pooler was detected late; see isPooled
+	bulk           atomic.Pointer[pgx.Conn] // unused, of an import or export
 }
 
 var _ identity.Store = (*Store)(nil)
@@ -197,7 +198,14 @@ func milliseconds(d time.Duration) string {
 }
 
 // Close waits for the calls under way, and closes the connections.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	if conn := s.bulk.Swap(nil); conn != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}
+	s.pool.Close()
+}
 
 // Stats are the numbers of the pool.
 type Stats struct {
