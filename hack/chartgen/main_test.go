@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
@@ -106,11 +107,12 @@ func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 	for path, content := range map[string]string{
 		"config/crd/bases/example.com_things.yaml":      "---\nkind: X\nmetadata:\n  annotations:\n    a: b\n",
 		"config/rbac/role.yaml":                         "---\nkind: ClusterRole\nrules:\n- verbs: [get]\n",
-		"docs/alerts.yaml":                              "# About.\ngroups:\n- name: a # {{ $value }}\n",
+		"docs/alerts.yaml":                              "# About.\ngroups:\n- name: a # {{ $value }}\n\n- name: b\n",
 		"charts/auth-gateway/values.yaml":               "# A.\na: 1\n",
 		"charts/auth-gateway/README.md":                 "above\n" + begin + "old\n" + end + "below\n",
 		"charts/auth-gateway/templates/crd-former.yaml": "of a removed custom resource definition",
 		"charts/auth-gateway/templates/service.yaml":    "written by hand",
+		"config/prometheus/monitor.yaml":                "kind: ServiceMonitor\n",
 	} {
 		path = filepath.Join(root, path)
 		testenv.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -120,7 +122,8 @@ func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 		var all strings.Builder
 		files := testenv.Must(filepath.Glob(filepath.Join(root, "charts", "auth-gateway", "*")))(t)
 		templates := testenv.Must(filepath.Glob(filepath.Join(root, "charts", "auth-gateway", "templates", "*")))(t)
-		for _, path := range append(files, templates...) {
+		manifests := testenv.Must(filepath.Glob(filepath.Join(root, "config", "prometheus", "*")))(t)
+		for _, path := range slices.Concat(files, templates, manifests) {
 			content, _ := os.ReadFile(path) // fails for a folder
 			all.WriteString(strings.TrimPrefix(path, root) + "\n" + string(content) + "\n")
 		}
@@ -130,7 +133,8 @@ func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 	first := read()
 	for _, part := range []string{
 		"crd-things.yaml\n{{- /* Code generated", "- verbs: [get]\n{{- end }}",
-		"groups:\n- name: a # {{ `{{` }} $value }}\n{{- end }}",
+		"groups:\n- name: a # {{ `{{` }} $value }}\n\n- name: b\n{{- end }}",
+		"kind: PrometheusRule\n", "spec:\n  groups:\n  - name: a # {{ $value }}\n\n  - name: b\n",
 		"| `a` | `1` | A. |", "above\n", "below\n", "written by hand",
 	} {
 		if !strings.Contains(first, part) {

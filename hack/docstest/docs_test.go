@@ -10,6 +10,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -269,17 +270,18 @@ func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {
 
 type rules struct {
 	Groups []struct {
-		Name  string
-		Rules []rule
+		Name, Interval string
+		Rules          []rule
 	}
 }
 
 type rule struct {
-	Alert, Expr, For    string
-	Labels, Annotations map[string]string
+	Alert, Record, Expr, For string
+	Labels, Annotations      map[string]string
 }
 
-func alerts(t *testing.T) []rule {
+// prometheusRules returns all rules of docs/alerts.yaml.
+func prometheusRules(t *testing.T) []rule {
 	t.Helper()
 	var file rules
 	testenv.NoError(t, yaml.UnmarshalStrict([]byte(read(t, "docs/alerts.yaml")), &file))
@@ -287,6 +289,12 @@ func alerts(t *testing.T) []rule {
 	for _, g := range file.Groups {
 		all = append(all, g.Rules...)
 	}
+	return all
+}
+
+func alerts(t *testing.T) []rule {
+	t.Helper()
+	all := slices.DeleteFunc(prometheusRules(t), func(r rule) bool { return r.Alert == "" })
 	if len(all) < 10 {
 		t.Fatalf("only %d alerts were found in docs/alerts.yaml", len(all))
 	}
@@ -326,7 +334,8 @@ var (
 	braces   = regexp.MustCompile(`\{[^}]*\}`)
 	grouping = regexp.MustCompile(`\b(by|on|without|ignoring)\s*\([^)]*\)`)
 	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
-	promql   = strings.Fields("absent_over_time and by count group increase last_over_time max min offset on or rate sum time unless m h")
+	promql   = strings.Fields("absent_over_time and by clamp_min count group group_left ignoring increase last_over_time " +
+		"max min offset on or rate sum sum_over_time time unless vector without m h")
 )
 
 // metricNames returns the metrics that an expression uses.
@@ -383,15 +392,21 @@ func controllerMetrics(t *testing.T) map[string]bool {
 
 func TestAlertsAndDocumentsNameMetricsThatExist(t *testing.T) {
 	own, theirs := ownMetrics(t), controllerMetrics(t)
-	exists := func(name string) bool { return own[name] || theirs[name] }
-	for _, r := range alerts(t) {
+	recorded := map[string]bool{}
+	for _, r := range prometheusRules(t) {
+		recorded[r.Record] = true
+	}
+	exists := func(name string) bool {
+		return own[name] || theirs[name] || recorded[name] || own[strings.TrimSuffix(name, "_bucket")]
+	}
+	for _, r := range prometheusRules(t) {
 		names := metricNames(r.Expr)
-		if len(names) == 0 {
-			t.Errorf("%s uses no metric", r.Alert)
+		if len(names) == 0 && !strings.HasPrefix(r.Expr, "vector(") {
+			t.Errorf("%s%s uses no metric", r.Alert, r.Record)
 		}
 		for _, name := range names {
 			if !exists(name) {
-				t.Errorf("%s uses the metric %s, which does not exist", r.Alert, name)
+				t.Errorf("%s%s uses the metric %s, which does not exist", r.Alert, r.Record, name)
 			}
 		}
 	}
@@ -411,6 +426,79 @@ func TestAlertsAndDocumentsNameMetricsThatExist(t *testing.T) {
 	}
 	if found < 10 {
 		t.Errorf("only %d metrics were found in the documents", found)
+	}
+}
+
+// withoutObjective are the routes of no objective: documentation, and long polls, which have an alert of their own.
+var withoutObjective = regexp.MustCompile(`^GET /(docs.*|openapi\.json|sessions/ended)$`)
+
+// matcher is a label matcher of an expression.
+var matcher = regexp.MustCompile(`(method|route|le)(=~?)"([^"]*)"`)
+
+// selects returns what a matcher accepts, as a regular expression of whole values.
+func selects(t *testing.T, operator, value string) *regexp.Regexp {
+	t.Helper()
+	if operator == "=" {
+		value = regexp.QuoteMeta(value)
+	}
+	return testenv.Must(regexp.Compile("^(?:" + value + ")$"))(t)
+}
+
+// Each route is in one objective, and docs/monitoring.md has what the rules say.
+func TestObjectivesAreThoseOfTheRules(t *testing.T) {
+	var api struct {
+		Paths map[string]map[string]any `json:"paths"`
+	}
+	testenv.NoError(t, yaml.Unmarshal([]byte(read(t, "internal/httpapi/openapi.yaml")), &api))
+	var routes []string // sorted by path
+	for _, path := range slices.Sorted(maps.Keys(api.Paths)) {
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+			if _, ok := api.Paths[path][strings.ToLower(method)]; ok {
+				routes = append(routes, method+" "+path)
+			}
+		}
+	}
+	objective := map[string]string{} // by SLO and indicator
+	for _, r := range prometheusRules(t) {
+		if r.Record == "authgateway:slo_objective:ratio" {
+			share := testenv.Must(strconv.ParseFloat(strings.TrimSuffix(strings.TrimPrefix(r.Expr, "vector("), ")"), 64))(t)
+			objective[r.Labels["slo"]+" "+r.Labels["sli"]] = strconv.FormatFloat(math.Round(share*1e6)/1e4, 'f', -1, 64) + "%"
+		}
+	}
+	document, of := read(t, "docs/monitoring.md"), map[string]string{}
+	for _, r := range prometheusRules(t) {
+		if r.Record != "authgateway:slo_request_durations:rate5m" {
+			continue
+		}
+		slo, is := r.Labels["slo"], map[string]*regexp.Regexp{}
+		threshold := ""
+		for _, m := range matcher.FindAllStringSubmatch(r.Expr, -1) {
+			is[m[1]] = selects(t, m[2], m[3])
+			if m[1] == "le" {
+				threshold, _, _ = strings.Cut(m[3], "|")
+			}
+		}
+		var own []string
+		for _, route := range routes {
+			method, path, _ := strings.Cut(route, " ")
+			if is["method"].MatchString(method) && is["route"].MatchString(path) {
+				own = append(own, "`"+route+"`")
+				if of[route] != "" {
+					t.Errorf("%s is in the objectives %s and %s", route, of[route], slo)
+				}
+				of[route] = slo
+			}
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s | %s within %s s |\n", slo, strings.Join(own, ", "), objective[slo+" availability"],
+			objective[slo+" latency"], threshold)
+		if !strings.Contains(document, row) {
+			t.Errorf("docs/monitoring.md lacks the row\n%s", row)
+		}
+	}
+	for _, route := range routes {
+		if (of[route] == "") != withoutObjective.MatchString(route) {
+			t.Errorf("%s is in the objective %q: add it to a rule of docs/alerts.yaml, or to withoutObjective", route, of[route])
+		}
 	}
 }
 

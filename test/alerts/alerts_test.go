@@ -88,7 +88,7 @@ func with(l labels, more ...string) labels {
 
 func one(l labels, summary string) []firing { return []firing{{l, summary}} }
 
-var scenarios = []scenario{
+var scenarios = slices.Concat(sloScenarios, []scenario{
 	{"a gateway that is not Ready for long", "AuthGatewayNotReady", condition("Ready", "False", "1x60"),
 		[]string{"14m"}, "16m", one(gateway, "AuthGateway shop/auth is not Ready")},
 	{"a gateway that becomes Ready in time", "AuthGatewayNotReady", condition("Ready", "False", "1x10 0x50"), []string{"16m", "40m"}, "", nil},
@@ -164,11 +164,6 @@ var scenarios = []scenario{
 		map[string]string{`workqueue_depth{name="authgateway",namespace="system",pod="a",priority="0"}`: "60x60"},
 		[]string{"9m"}, "11m", one(labels{"namespace": "system"}, "60 AuthGateways wait for the operator in namespace system")},
 
-	{"requests that fail", "AuthGatewayServerErrors", all(pod("http_requests_total", "a", `status="500"`, "0+6x60"),
-		pod("http_requests_total", "a", `status="200"`, "0+54x60"), pod("authgateway_build_info", "a", `version="1"`, "1x60")),
-		[]string{"9m"}, "20m", one(server, "10% of the requests to Auth Gateway shop/auth fail")},
-	{"requests to another program that fail", "AuthGatewayServerErrors", all(pod("http_requests_total", "a",
-		`status="500"`, "0+6x60")), []string{"20m"}, "", nil},
 	{"sign-ins that are turned away", "AuthGatewaySignInsShed", pod("authgateway_hashing_jobs_total", "a", `outcome="shed"`, "0+1x60"),
 		[]string{"4m"}, "10m", one(server, "Auth Gateway shop/auth rejects sign-ins because it cannot hash passwords fast enough")},
 	{"many requests over a limit", "AuthGatewayManyLimited", pod("authgateway_limited_requests_total", "a", `limit="signin"`, "0+120x60"),
@@ -213,40 +208,79 @@ var scenarios = []scenario{
 		`phase="Signing",use="access"`, "4000000x300"), pod("authgateway_key_rotation_interval_seconds", "a", `use="access"`, "7776000x300")), []string{"200m"}, "", nil},
 	{"a key that the operator rotates", "AuthGatewaySigningKeyOld", pod("authgateway_signing_key_phase_seconds", "a",
 		`phase="Signing",use="access"`, "40000000x300"), []string{"200m"}, "", nil},
-}
+})
 
 type rules struct {
-	Groups []struct {
-		Name  string
-		Rules []struct {
-			Alert               string
-			Labels, Annotations map[string]string
-		}
-	}
+	Groups []group `json:"groups"`
 }
 
-func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
+type group struct {
+	Name     string `json:"name"`
+	Interval string `json:"interval,omitempty"`
+	Rules    []rule `json:"rules"`
+}
+
+type rule struct {
+	Alert       string            `json:"alert,omitempty"`
+	Record      string            `json:"record,omitempty"`
+	Expr        string            `json:"expr"`
+	For         string            `json:"for,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+func readRules(t *testing.T) rules {
+	t.Helper()
+	var file rules
+	testenv.NoError(t, yaml.UnmarshalStrict(testenv.Must(os.ReadFile(rulesFile))(t), &file))
+	return file
+}
+
+// promtool runs promtool, and reports its output if it fails.
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	program, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not installed: install the package prometheus")
 	}
-	text := testenv.Must(os.ReadFile(rulesFile))(t)
-	var file rules
-	testenv.NoError(t, yaml.Unmarshal(text, &file))
-	severity, runbook := map[string]string{}, map[string]string{}
+	if out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, strings.TrimSpace(string(out)))
+	}
+}
+
+func TestRulesAreValid(t *testing.T) {
+	promtool(t, "check", "rules", "--lint=all", "--lint-fatal", rulesFile)
+}
+
+// batch is a set of scenarios that promtool runs together.
+type batch struct {
+	slo   bool   // with the groups of the SLOs, or with the others
+	every string // the interval of evaluation, which is longer for long scenarios
+}
+
+func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
+	file := readRules(t)
+	of := map[string]rule{}
+	groups := map[bool]rules{} // by whether they are of SLOs, whose long windows would make all scenarios slow
+	ofSLO := map[string]bool{}
 	for _, g := range file.Groups {
+		slo := g.Name == "auth-gateway-objectives" || g.Name == "auth-gateway-slo"
+		groups[slo] = rules{append(groups[slo].Groups, g)}
 		for _, r := range g.Rules {
-			severity[r.Alert], runbook[r.Alert] = r.Labels["severity"], r.Annotations["runbook_url"]
+			if r.Alert == "" {
+				continue
+			}
+			of[r.Alert], ofSLO[r.Alert] = r, slo
 			if !slices.ContainsFunc(scenarios, func(s scenario) bool { return s.alert == r.Alert && s.at != "" }) ||
 				!slices.ContainsFunc(scenarios, func(s scenario) bool { return s.alert == r.Alert && len(s.quiet) > 0 }) {
 				t.Errorf("%s needs a scenario in which it fires, and a time at which it does not", r.Alert)
 			}
 		}
 	}
-	path := testenv.Must(filepath.Abs(rulesFile))(t)
-	tests := map[string][]any{} // by evaluation interval, which is longer for long scenarios
+	tests := map[batch][]any{}
 	for _, s := range scenarios {
-		if severity[s.alert] == "" {
+		r, ok := of[s.alert]
+		if !ok {
 			t.Errorf("%s: there is no alert %s", s.name, s.alert)
 		}
 		var series, moments []any
@@ -260,27 +294,31 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 			var fires []any
 			for _, f := range s.fires {
 				fires = append(fires, map[string]any{
-					"exp_labels":      with(f.labels, "severity", severity[s.alert]),
-					"exp_annotations": labels{"summary": f.summary, "runbook_url": runbook[s.alert]},
+					"exp_labels":      with(f.labels, "severity", r.Labels["severity"]),
+					"exp_annotations": labels{"summary": f.summary, "runbook_url": r.Annotations["runbook_url"]},
 				})
 			}
 			moments = append(moments, map[string]any{"eval_time": s.at, "alertname": s.alert, "exp_alerts": fires})
 		}
-		every := "1m"
+		b := batch{slo: ofSLO[s.alert], every: "1m"}
 		if strings.Contains(s.at, "h") {
-			every = "10m"
+			b.every = "10m"
 		}
-		tests[every] = append(tests[every], map[string]any{"name": s.name, "interval": "1m", "input_series": series, "alert_rule_test": moments})
+		if b.slo && b.every != "1m" {
+			t.Errorf("%s: the rules of SLOs need a sample a minute: write the times in minutes", s.name)
+		}
+		tests[b] = append(tests[b], map[string]any{"name": s.name, "interval": "1m", "input_series": series, "alert_rule_test": moments})
 	}
-	for every, tests := range tests {
-		text, err := yaml.Marshal(map[string]any{"rule_files": []string{path}, "evaluation_interval": every, "tests": tests})
-		if err != nil {
-			t.Fatal(err)
-		}
-		unit := filepath.Join(t.TempDir(), "tests.yaml")
-		testenv.NoError(t, os.WriteFile(unit, text, 0o600))
-		if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", unit).CombinedOutput(); err != nil {
-			t.Errorf("promtool: %v\n%s", err, strings.TrimSpace(string(out)))
-		}
+	dir := t.TempDir()
+	write := func(name string, content any) string {
+		path := filepath.Join(dir, name)
+		testenv.NoError(t, os.WriteFile(path, testenv.Must(yaml.Marshal(content))(t), 0o600))
+		return path
+	}
+	paths := map[bool]string{true: write("slo.yaml", groups[true]), false: write("others.yaml", groups[false])}
+	for b, tests := range tests {
+		promtool(t, "test", "rules", write("tests.yaml", map[string]any{
+			"rule_files": []string{paths[b.slo]}, "evaluation_interval": b.every, "tests": tests,
+		}))
 	}
 }
