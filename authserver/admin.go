@@ -34,7 +34,7 @@ func (s *Server) newAdministration(o Options, ring admin.Keyring, metrics *prome
 		Service: s.administration, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now,
 		State: func(ctx context.Context) console.State { return s.describe(ctx, ring) },
 	})
-	routes := httpapi.NewAdmin(s.administration, rights, s.hasSchema, o.Log)
+	routes := httpapi.NewAdmin(s.administration, rights, s.hasSchema, o.Log, s.spans())
 	metrics.MustRegister(routes.Metrics())
 	return &http.Server{
 		Handler:           http.MaxBytesHandler(withConsole(pages, routes), 64<<10),

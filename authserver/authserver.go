@@ -29,7 +29,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/rbac"
 	"github.com/auth-gateway/auth-gateway/internal/resources"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 	"github.com/auth-gateway/auth-gateway/internal/token"
+	"github.com/auth-gateway/auth-gateway/internal/tracing"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -44,6 +46,7 @@ type Server struct {
 	log            *slog.Logger
 	now            func() time.Time
 	started        time.Time
+	tracer         *tracing.Tracer // nil: traces are off
 	store          *postgres.Store
 	keyring        *keyring.Keyring
 	endings        *endings.Feed
@@ -90,11 +93,24 @@ func New(c config.Config, o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	store, err := openStore(c, o)
+	tracer, err := newTracer(c, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, version: o.Version, log: o.Log, now: o.Now, started: o.Now(), store: store, addresses: make(chan Addresses, 1)}
+	if tracer != nil {
+		o.Log = span.Logger(o.Log)
+	}
+	store, err := openStore(c, o)
+	if err != nil {
+		if tracer != nil {
+			tracer.Close()
+		}
+		return nil, err
+	}
+	s := &Server{
+		config: c, version: o.Version, log: o.Log, now: o.Now, started: o.Now(), tracer: tracer, store: store,
+		addresses: make(chan Addresses, 1),
+	}
 	s.waitFor("starting")
 	tokens := token.New(token.Config{
 		Issuer: c.Issuer, Audience: c.Audience, ClientID: c.ClientID, AccessType: string(c.AccessTokenTyp),
@@ -140,7 +156,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	}
 	metrics.MustRegister(collector{
 		database: s.hasDatabase, mail: s.mail, events: s.events, store: store, hasher: s.hasher, accounts: s.accounts,
-		keyring: s.keyring, endings: s.endings, now: o.Now,
+		keyring: s.keyring, endings: s.endings, tracer: s.tracer, now: o.Now,
 	})
 	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
 	return s, nil
@@ -149,10 +165,10 @@ func New(c config.Config, o Options) (*Server, error) {
 // newAPI wires what serves the API: the mail and the routes.
 func (s *Server) newAPI(tokens *token.Service, metrics *prometheus.Registry, o Options) (err error) {
 	c := s.config
-	if s.mail, err = newDeliverer(c, s.accounts, o); err != nil {
+	if s.mail, err = newDeliverer(c, s.accounts, o, s.spans()); err != nil {
 		return err
 	}
-	if s.events, err = newEventSender(c, s.store, o); err != nil {
+	if s.events, err = newEventSender(c, s.store, o, s.spans()); err != nil {
 		return err
 	}
 	s.endings = endings.New(endings.Config{
@@ -166,7 +182,7 @@ func (s *Server) newAPI(tokens *token.Service, metrics *prometheus.Registry, o O
 		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,
 		Memory: resources.ConnectionMemory(c.ConnectionMemory), ProxyHops: c.TrustedProxyHops,
 		ProxyField: string(c.TrustedProxyField),
-		Log:        o.Log, Metrics: metrics,
+		Log:        o.Log, Metrics: metrics, Tracer: s.spans(),
 	})
 	return nil
 }
@@ -301,6 +317,9 @@ func (s *Server) close() {
 		s.keyring.Close()
 	}
 	s.store.Close()
+	if s.tracer != nil {
+		s.tracer.Close()
+	}
 }
 
 // listenOperations listens on METRICS_PORT. If the setting is not set and its default is in

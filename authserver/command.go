@@ -20,6 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/resources"
+	"github.com/auth-gateway/auth-gateway/internal/tracing"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -119,6 +120,9 @@ func (c Command) Run(ctx context.Context) int {
 	}
 	serves := verb == "serve" || verb == "admin"
 	server, code := c.server(verb, func(settings *config.Config) { //nolint:contextcheck // New connects to nothing
+		if !serves {
+			settings.Traces.Disabled = true
+		}
 		if serves {
 			resources.LimitHeap()
 			resources.ReserveProcessors(resources.HashingThreads(settings.HashingThreads))
@@ -130,6 +134,9 @@ func (c Command) Run(ctx context.Context) int {
 	if serves {
 		for _, warning := range config.NearMisses(c.Environ) {
 			server.log.Warn(warning)
+		}
+		if server.tracer != nil {
+			tracing.HandleErrors(server.log)
 		}
 		return c.exit(server.Run(ctx))
 	}

@@ -9,11 +9,12 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/events"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 )
 
 // newDeliverer returns the sender of the mail in the outbox, or nil if no way to send mail is
 // set. It reads and tests the templates, so that a mistake in them is reported at start.
-func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail.Deliverer, error) {
+func newDeliverer(c config.Config, accounts *identity.Service, o Options, tracer span.Tracer) (*mail.Deliverer, error) {
 	if !c.SendsMail() {
 		return nil, nil
 	}
@@ -35,12 +36,12 @@ func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail
 	}
 	return mail.New(mail.Options{
 		Outbox: accounts, Transport: transport, Templates: templates,
-		Workers: c.SMTPConnections, GiveUpAfter: c.MailGiveUpAfter, Log: o.Log,
+		Workers: c.SMTPConnections, GiveUpAfter: c.MailGiveUpAfter, Log: o.Log, Tracer: tracer,
 	}), nil
 }
 
 // newEventSender returns the sender of the events of accounts, or nil if no receiver is set.
-func newEventSender(c config.Config, queue events.Queue, o Options) (*events.Sender, error) {
+func newEventSender(c config.Config, queue events.Queue, o Options, tracer span.Tracer) (*events.Sender, error) {
 	if c.EventWebhookURL == "" {
 		return nil, nil
 	}
@@ -48,7 +49,7 @@ func newEventSender(c config.Config, queue events.Queue, o Options) (*events.Sen
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", config.EnvEventWebhookURL, err)
 	}
-	return events.New(events.Options{Queue: queue, Receiver: receiver, Log: o.Log.With("receiver", receiver.Host)}), nil
+	return events.New(events.Options{Queue: queue, Receiver: receiver, Log: o.Log.With("receiver", receiver.Host), Tracer: tracer}), nil
 }
 
 func newTransport(c config.Config) (mail.Transport, error) {

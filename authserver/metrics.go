@@ -12,6 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/tracing"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -37,6 +38,7 @@ type collector struct {
 	endings  *endings.Feed
 	mail     *mail.Deliverer // nil: no mail is sent
 	events   *events.Sender  // nil: no events are announced
+	tracer   *tracing.Tracer // nil: traces are off
 	database func() bool     // reports whether it is available
 	now      func() time.Time
 }
@@ -85,9 +87,12 @@ var (
 	eventsOldest = desc("events_oldest_seconds",
 		"Age of the oldest event of an account that the event webhook has not accepted. Every replica reports the same value.")
 	eventsPaused = desc("events_paused", "Whether this replica has paused because the event webhook accepts nothing.")
-	keyAge       = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
-	keyPhaseAge  = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
-	keyInterval  = desc("key_rotation_interval_seconds",
+	traceSpans   = desc("trace_spans_total",
+		"Spans of traces by outcome: exported, failed (the collector did not accept them), or dropped (too many waited). "+
+			"Absent if traces are off.", "outcome")
+	keyAge      = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
+	keyPhaseAge = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
+	keyInterval = desc("key_rotation_interval_seconds",
 		"The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer if tokens "+
 			"have a very long lifetime. Absent if the operator rotates the keys.", "use")
 	keyGeneration = desc("key_ring_generation",
@@ -111,7 +116,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, migrationsTotal,
 		databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
-		eventsDelivered, eventFailures, eventsGivenUp, eventsOldest, eventsPaused,
+		eventsDelivered, eventFailures, eventsGivenUp, eventsOldest, eventsPaused, traceSpans,
 		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures, endingsHeld, endingsAge,
 	} {
 		out <- d
@@ -195,6 +200,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			paused = 1
 		}
 		gauge(eventsPaused, paused)
+	}
+
+	if c.tracer != nil {
+		stats := c.tracer.Stats()
+		counter(traceSpans, float64(stats.Exported), "exported")
+		counter(traceSpans, float64(stats.Failed), "failed")
+		counter(traceSpans, float64(stats.Dropped), "dropped")
 	}
 
 	if c.keyring == nil { // a server for administrators only

@@ -112,7 +112,7 @@ func (c Config) contradictions() []Problem {
 			"or write internal (the default), do not expose the port to the public, and mail the codes from your own backend",
 			EnvSMTPHost, EnvMailFrom, EnvMailWebhookURL)
 	}
-	return append(problems, c.mailContradictions()...)
+	return append(append(problems, c.mailContradictions()...), c.traceContradictions()...)
 }
 
 // mailContradictions does the same for the settings of mail and webhooks.

@@ -4,6 +4,7 @@
 //
 //	table.go      one row per setting: name, default, help, parser
 //	parser.go     parsers of values; addresses.go, durations.go, cors.go and mail.go have the others
+//	traces.go     the rows of OpenTelemetry, and what they mean together
 //	load.go       environment to Config
 //	check.go      contradictions between settings, and warnings
 //	state.go      the JSON of /state
@@ -131,6 +132,8 @@ type Config struct {
 	LogLevel        slog.Level
 	LogFormat       string // json or text
 	TerminationLog  string // "": write no termination message
+
+	Traces Traces
 }
 
 // Exposure is the kind of callers of the API. It determines who may see codes.

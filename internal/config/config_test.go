@@ -71,6 +71,10 @@ func TestLoadGivesTheDefaults(t *testing.T) {
 		DBHost: "localhost", DBPort: config.Ports{5432}, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
 		DBTargetSessionAttrs: config.ReadWrite, DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
 		MetricsPort: 9090, ShutdownTimeout: 15 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",
+		Traces: config.Traces{
+			ServiceName: "authserver", Sampler: config.ParentBasedOn, SamplerArg: 1, Propagators: []string{"tracecontext"},
+			QueueSize: 2048, BatchSize: 512, Delay: 5 * time.Second, BatchTime: 30 * time.Second,
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%#v\nwant\n%#v", got, want)
@@ -716,7 +720,10 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	const text = "the+very/secret+text+in+base64++" // base64, because the secret for webhooks must be
 	environ := twelve()
 	for _, s := range config.Settings() {
-		if s.Secret {
+		switch {
+		case s.Secret && strings.HasPrefix(s.Name, config.OTelPrefix):
+			environ[s.Name] = "authorization=" + text
+		case s.Secret:
 			environ[s.Name] = text
 		}
 	}
@@ -787,7 +794,9 @@ func TestSettingsAreAllInTheHelpAndTheReference(t *testing.T) {
 		}
 	}
 	// MetricsPortSet and DerivedIssuer are not settings. They record whether one was set. AdminOnly records who reads them.
-	if fields := reflect.TypeFor[config.Config]().NumField() - 3; fields != len(seen) {
+	// Those of traces are in structs of their own.
+	traces := reflect.TypeFor[config.Traces]().NumField() - 2 + 2*reflect.TypeFor[config.OTLP]().NumField()
+	if fields := reflect.TypeFor[config.Config]().NumField() - 3 - 1 + traces; fields != len(seen) {
 		t.Errorf("%d fields in Config, %d rows in the table", fields, len(seen))
 	}
 }
@@ -824,5 +833,55 @@ func TestDatabaseHostsMayHavePorts(t *testing.T) {
 	_, err := load(with(settings{"DB_HOST": "a:1,b", "DB_PORT": "1,2"}))
 	if err == nil || !strings.Contains(err.Error(), "write them in one of the two") {
 		t.Errorf("ports in both settings: %v", err)
+	}
+}
+
+func TestTraces(t *testing.T) {
+	for name, test := range map[string]struct {
+		environ map[string]string
+		on      bool
+		url     string
+		problem string // the setting and a word of its message
+	}{
+		"off by default":         {},
+		"an endpoint":            {environ: map[string]string{config.EnvOTelEndpoint: "http://c:4318/"}, on: true, url: "http://c:4318/v1/traces"},
+		"an endpoint of traces":  {environ: map[string]string{config.EnvOTelEndpoint: "http://c:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t/x"}, on: true, url: "https://t/x"},
+		"the exporter":           {environ: map[string]string{config.EnvOTelTracesExporter: "otlp"}, on: true, url: "http://localhost:4318/v1/traces"},
+		"empty variables":        {environ: map[string]string{config.EnvOTelTracesExporter: "", config.EnvOTelEndpoint: "", config.EnvOTelTracesSampler: "", config.EnvOTelTracesSamplerArg: ""}},
+		"empty but the endpoint": {environ: map[string]string{config.EnvOTelTracesExporter: "", config.EnvOTelEndpoint: "http://c:4318"}, on: true, url: "http://c:4318/v1/traces"},
+		"no exporter":            {environ: map[string]string{config.EnvOTelTracesExporter: "none", config.EnvOTelEndpoint: "http://c:4318"}},
+		"disabled":               {environ: map[string]string{config.EnvOTelSDKDisabled: "TRUE", config.EnvOTelEndpoint: "http://c:4318", config.EnvOTelProtocol: "grpc"}},
+		"gRPC":                   {environ: map[string]string{config.EnvOTelEndpoint: "http://c:4317", config.EnvOTelProtocol: "grpc"}, problem: config.EnvOTelProtocol + ` "grpc" is not supported`},
+		"gRPC only for traces":   {environ: map[string]string{config.EnvOTelEndpoint: "http://c:4317", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, problem: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"},
+		"another exporter":       {environ: map[string]string{config.EnvOTelTracesExporter: "zipkin"}, problem: config.EnvOTelTracesExporter},
+		"a user in the endpoint": {environ: map[string]string{config.EnvOTelEndpoint: "http://u:secret-word@c:4318"}, problem: config.EnvOTelEndpoint},
+		"a wrong sampler":        {environ: map[string]string{config.EnvOTelTracesSampler: "sometimes"}, problem: config.EnvOTelTracesSampler},
+		"a wrong share":          {environ: map[string]string{config.EnvOTelTracesSamplerArg: "1.5"}, problem: config.EnvOTelTracesSamplerArg},
+		"a share that is NaN":    {environ: map[string]string{config.EnvOTelTracesSamplerArg: "nan"}, problem: config.EnvOTelTracesSamplerArg},
+		"wrong headers":          {environ: map[string]string{config.EnvOTelHeaders: "secret-word"}, problem: config.EnvOTelHeaders},
+		"headers of two lines":   {environ: map[string]string{config.EnvOTelHeaders: "a=secret-word%0d%0ab:c"}, problem: config.EnvOTelHeaders},
+		"half a pair of keys":    {environ: map[string]string{config.EnvOTelEndpoint: "https://c", config.EnvOTelClientKey: "k"}, problem: config.EnvOTelClientCert},
+		"a CA without TLS":       {environ: map[string]string{config.EnvOTelEndpoint: "http://c", config.EnvOTelCertificate: "k"}, problem: config.EnvOTelCertificate},
+		"a large batch":          {environ: map[string]string{config.EnvOTelEndpoint: "http://c", config.EnvOTelQueueSize: "5"}, problem: config.EnvOTelBatchSize},
+		"wrong attributes":       {environ: map[string]string{config.EnvOTelResourceAttributes: "a"}, problem: config.EnvOTelResourceAttributes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ := twelve()
+			maps.Copy(environ, test.environ)
+			c, err := config.Load(func(name string) (string, bool) { v, ok := environ[name]; return v, ok }, nil)
+			if test.problem != "" {
+				text := strings.ReplaceAll(fmt.Sprint(err), ": ", " ")
+				if !strings.HasPrefix(text, test.problem) || strings.Contains(text, "secret-word") {
+					t.Fatalf("the error is %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Traces.Enabled() != test.on || test.on && c.Traces.Export().Endpoint != test.url {
+				t.Errorf("got %v, %q", c.Traces.Enabled(), c.Traces.Export().Endpoint)
+			}
+		})
 	}
 }

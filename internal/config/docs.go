@@ -28,11 +28,12 @@ func Usage(w io.Writer) error {
 func serveOnly() string {
 	var names []string
 	for _, s := range Settings() {
-		if s.ServeOnly {
+		if s.ServeOnly && !strings.HasPrefix(s.Name, OTelPrefix) {
 			names = append(names, "`"+s.Name+"`")
 		}
 	}
-	return "`authserver admin`, which serves only `ADMIN_PORT`, reads all settings but these: " + strings.Join(names, ", ") + "."
+	return "`authserver admin`, which serves only `ADMIN_PORT`, reads all settings but these: " + strings.Join(names, ", ") +
+		", and those that begin with `" + OTelPrefix + "`."
 }
 
 // Markdown returns the settings as a table, for docs/reference/settings.md.

@@ -150,7 +150,7 @@ func Settings() []Setting {
 }
 
 // table has a row for each setting. A row comes after the rows that its derived default depends on.
-var table = []setting{
+var table = append([]setting{
 	{Setting: Setting{Name: EnvPort, Default: "8080",
 		Help: "The port of the API."},
 		field: bind(func(c *Config) *int { return &c.Port }, integer(1, 65535))},
@@ -533,7 +533,7 @@ var table = []setting{
 		Help: "The file to which the server writes the reason when it fails, such as the `terminationMessagePath` " +
 			"of a Kubernetes container."},
 		field: bind(func(c *Config) *string { return &c.TerminationLog }, optional(text))},
-}
+}, traceSettings...)
 
 // publicRate is the default limit by client address. An internal gateway has none: it
 // sees only the addresses of backends, each of which serves many users.

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 	"github.com/auth-gateway/auth-gateway/internal/webhook"
 )
 
@@ -83,6 +85,7 @@ type Options struct {
 	Queue    Queue
 	Receiver Receiver
 	Log      *slog.Logger
+	Tracer   span.Tracer // nil: record no traces
 }
 
 // NewReceiver returns the receiver at a URL. It checks the options, but does not connect.
@@ -95,6 +98,7 @@ type Sender struct {
 	queue    Queue
 	receiver Receiver
 	log      *slog.Logger
+	tracer   span.Tracer
 
 	turn     chan struct{}   // full while a worker has the turn
 	sending  webhook.Breaker // of the receiver
@@ -118,7 +122,7 @@ type Stats struct {
 // New returns a Sender; Begin and then Run start it.
 func New(o Options) *Sender {
 	return &Sender{
-		queue: o.Queue, receiver: o.Receiver, log: o.Log,
+		queue: o.Queue, receiver: o.Receiver, log: o.Log, tracer: o.Tracer,
 		turn: make(chan struct{}, 1), sending: webhook.Breaker{Untested: true},
 	}
 }
@@ -227,14 +231,23 @@ func (s *Sender) queueWorks() {
 
 // deliver sends an event and records its outcome.
 func (s *Sender) deliver(ctx context.Context, e Event) {
+	ctx, end := span.Begin(ctx, s.tracer, "event "+e.Type)
+	failure := ""
+	defer func() { end(failure) }()
 	log := s.log.With("event", e.Ref.ID, "type", e.Type, "attempt", e.Ref.Attempt, "age", e.Age.Round(time.Second).String())
 	if e.Age >= giveUpAfter { // not even once more: the receiver may have forgotten its ID
+		failure = "too_old"
 		s.count(func(s *Stats) { s.GivenUp++ })
 		log.Error("event given up: the receiver has not accepted it in time")
 		s.record(ctx, log, func(ctx context.Context) error { return s.queue.RemoveEvent(ctx, e.Ref) })
 		return
 	}
+	start := time.Now()
 	err := s.receiver.Post(ctx, webhook.Message{ID: e.Ref.ID, Type: e.Type, Timestamp: e.At, Data: e.Data})
+	failure = errorType(err)
+	if r := span.From(ctx); r != nil {
+		r.Add(span.Span{Name: "send", Kind: span.Client, Start: start, End: time.Now(), Error: failure})
+	}
 	switch {
 	case err == nil:
 		s.works()
@@ -249,6 +262,23 @@ func (s *Sender) deliver(ctx context.Context, e Event) {
 		after := webhook.Jitter(webhook.Backoff(firstPostpone, longestPostpone, e.Ref.Attempt))
 		log.Debug("event postponed", "after", after.String(), "error", err)
 		s.record(ctx, log, func(ctx context.Context) error { return s.queue.PostponeEvent(ctx, e.Ref, after) })
+	}
+}
+
+// errorType is the kind of an error in traces: the status of the receiver, or one of few words.
+func errorType(err error) string {
+	reply, ok := errors.AsType[*webhook.Error](err)
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, webhook.ErrStopped):
+		return "stopped"
+	case errors.Is(err, webhook.ErrTooSlow):
+		return "timeout"
+	case ok && reply.Status != 0:
+		return strconv.Itoa(reply.Status)
+	default:
+		return "connection"
 	}
 }
 

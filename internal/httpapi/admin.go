@@ -21,6 +21,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 )
 
 // Administration does what administrators ask for: *admin.Service.
@@ -51,6 +52,7 @@ type Admin struct {
 	rights  admin.Authorizer
 	ready   func() error
 	log     *slog.Logger
+	tracer  span.Tracer // nil: traces are off
 	mux     *http.ServeMux
 	routes  []string // such as "GET /admin/users"
 	served  *prometheus.CounterVec
@@ -69,8 +71,11 @@ type adminRoute struct {
 }
 
 // NewAdmin returns the handler of the routes of administrators. While ready returns an error, that is the reply.
-func NewAdmin(service Administration, rights admin.Authorizer, ready func() error, log *slog.Logger) *Admin {
-	a := &Admin{service: service, rights: rights, ready: ready, log: log, mux: http.NewServeMux(), served: newAdminMetrics()}
+// tracer may be nil.
+func NewAdmin(
+	service Administration, rights admin.Authorizer, ready func() error, log *slog.Logger, tracer span.Tracer,
+) *Admin {
+	a := &Admin{service: service, rights: rights, ready: ready, log: log, tracer: tracer, mux: http.NewServeMux(), served: newAdminMetrics()}
 	users := []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"}
 	routes := []adminRoute{
 		{"GET", "/admin/openapi.json", admin.Right{}, a.openAPI, nil},
@@ -154,11 +159,15 @@ func (a *Admin) handler(route adminRoute) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Content-Security-Policy", replyPolicy)
 		h.Set("Cache-Control", "no-store")
+		trace := a.beginTrace(x, route, start)
 		defer func() { //nolint:contextcheck // the exchange has the request's
 			if p := recover(); p != nil {
 				x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
 			a.record(x.r.Context(), x, route, time.Since(start))
+			if trace != nil {
+				trace.End(serverSpan(cmp.Or(route.method, otherMethod), route.path, x.status, start))
+			}
 		}()
 		if err := a.serve(x, route); err != nil { //nolint:contextcheck // the exchange has the request's
 			x.fail(err)

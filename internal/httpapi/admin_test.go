@@ -32,7 +32,7 @@ func TestAdminRightsThatAreUndecidedMeanNo(t *testing.T) {
 		admin.ErrUndecided, fmt.Errorf("%w: no answer", admin.ErrUndecided), errors.New("anything"), context.DeadlineExceeded,
 	} {
 		// A request that got past the Authorizer would panic: there is no Administration.
-		handler := httpapi.NewAdmin(nil, noAnswer{err}, nil, slog.New(slog.DiscardHandler))
+		handler := httpapi.NewAdmin(nil, noAnswer{err}, nil, slog.New(slog.DiscardHandler), nil)
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/admin/users", nil)
 		r.Header = testenv.Bearer("credential")
 		w := httptest.NewRecorder()
@@ -45,7 +45,7 @@ func TestAdminRightsThatAreUndecidedMeanNo(t *testing.T) {
 
 func TestAdminRoutesAreThoseOfTheirDocument(t *testing.T) {
 	t.Parallel()
-	served := httpapi.NewAdmin(nil, noAnswer{}, nil, slog.New(slog.DiscardHandler)).Routes()
+	served := httpapi.NewAdmin(nil, noAnswer{}, nil, slog.New(slog.DiscardHandler), nil).Routes()
 	documented := testenv.Must(apitest.AdminOperations())(t)
 	slices.Sort(served)
 	if !slices.Equal(served, documented) {
@@ -71,7 +71,7 @@ func TestAdminRefusalsSayWhy(t *testing.T) {
 	for err, status := range map[error]int{admin.ErrUnauthenticated: 401, admin.ErrForbidden: 403, admin.ErrUndecided: 503} {
 		refusal := &admin.Refusal{Err: err, Message: "because of this", Cause: errors.New("a secret cause")}
 		var out strings.Builder
-		handler := httpapi.NewAdmin(nil, noAnswer{refusal}, nil, slog.New(slog.NewTextHandler(&out, nil)))
+		handler := httpapi.NewAdmin(nil, noAnswer{refusal}, nil, slog.New(slog.NewTextHandler(&out, nil)), nil)
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/admin/users", nil)
 		r.Header = testenv.Bearer("credential")
 		w := httptest.NewRecorder()

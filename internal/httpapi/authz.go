@@ -175,6 +175,7 @@ func (s *Server) serveAuthz(ctx *fasthttp.RequestCtx) {
 	}
 	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer x.finish()
+	x.beginTrace()
 	f := errNoRoute()
 	f.description = "this port serves only /authz/ and the name of a policy"
 	x.refuse(malformed, f)
@@ -193,6 +194,7 @@ func (s *Server) unreadableAuthz(ctx *fasthttp.RequestCtx, err error) {
 func (s *Server) decide(ctx *fasthttp.RequestCtx, name []byte) {
 	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer x.finish()
+	x.beginTrace()
 	x.path, x.result = authzRoute, malformed // until it is known
 	if f := validateFraming(&ctx.Request.Header); f != nil {
 		x.refuse(malformed, f)
@@ -232,7 +234,7 @@ func (x *exchange) refuse(r result, f *failure) {
 // recordDecision counts a decision. A line for each would double the logs of the proxy, so only what the operator has to
 // look at is logged above debug.
 func (x *exchange) recordDecision(took time.Duration) {
-	a, ctx, log, status := x.server.authz, context.Background(), x.server.log, x.http.Response.StatusCode()
+	a, ctx, log, status := x.server.authz, x.context(context.Background()), x.server.log, x.http.Response.StatusCode()
 	a.duration.Observe(took.Seconds())
 	name, counter := "", a.other[x.result]
 	if x.policy != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 )
 
 // exchange is one request and its reply.
@@ -32,6 +33,7 @@ type exchange struct {
 	policy *policyState
 	pathID string // the value of "{id}" in that path
 	params parameters
+	trace  span.Recording // nil: the request is not recorded
 
 	tokenSent bool     // the request has an access token, valid or not
 	denied    *failure // why the access token cannot be verified
@@ -69,6 +71,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	}
 	x := s.beginAPI(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer x.finish()
+	x.beginTrace()
 	switch t, f := x.route(); {
 	case f != nil:
 		x.fail(f)
@@ -159,6 +162,9 @@ func (x *exchange) finish() {
 		x.record(took)
 		x.server.metrics.inFlight.Dec()
 	}
+	if x.trace != nil {
+		x.endTrace()
+	}
 	x.http.RemoveUserValue(exchangeKey{})
 	exchanges.Put(x)
 }
@@ -177,7 +183,7 @@ func setDefault(h *fasthttp.ResponseHeader, name, value string) {
 // record counts the exchange and writes its log line. The log contains no query, no body and no header fields. It
 // contains the path of the route, not the requested path, which may contain anything.
 func (x *exchange) record(took time.Duration) {
-	ctx, log, status := context.Background(), x.server.log, x.http.Response.StatusCode()
+	ctx, log, status := x.context(context.Background()), x.server.log, x.http.Response.StatusCode()
 	method := x.method()
 	x.server.metrics.observe(method, x.path, status, took)
 	x.logFailure(status)
@@ -196,7 +202,7 @@ func (x *exchange) logFailure(status int) {
 		if status >= 500 {
 			level = slog.LevelError
 		}
-		x.server.log.LogAttrs(context.Background(), level, "request failed",
+		x.server.log.LogAttrs(x.context(context.Background()), level, "request failed",
 			slog.String("request_id", x.id), slog.Int("status", status), slog.Any("cause", f.cause))
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -116,6 +117,7 @@ type Options struct {
 
 	Log     *slog.Logger          // nil: discard
 	Metrics prometheus.Registerer // nil: discard
+	Tracer  span.Tracer           // nil: record no traces
 
 	// Timeout bounds reading a request, handling it, and writing its reply, each separately. Zero means 10 s.
 	Timeout time.Duration
@@ -143,6 +145,7 @@ type Server struct {
 	proxyField string
 	log        *slog.Logger
 	metrics    *metrics
+	tracer     span.Tracer // nil: traces are off
 	timeout    time.Duration
 
 	conns     *connections
@@ -178,7 +181,7 @@ func New(o Options) *Server {
 	s := &Server{
 		accounts: o.Accounts, export: o.Export, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
 		openAPI: openAPIOf(o.Optional), metadata: newDocument(o.Metadata), log: o.Log,
-		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
+		metrics: newMetrics(o.Metrics), tracer: o.Tracer, timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
 		endpoints: map[string]endpoint{}, strict: o.StrictParameters,
 	}
 	s.fields = strings.Join(append(slices.Clone(corsAllowed), o.AllowedHeaders...), ", ")
@@ -291,7 +294,7 @@ func (s *Server) handler(r route) fiber.Handler {
 		if s.needsTrust(r.trust) && !s.trusts(x.http) {
 			return errUntrusted(x.http)
 		}
-		ctx, cancel := context.WithTimeout(s.work, s.timeout)
+		ctx, cancel := context.WithTimeout(x.context(s.work), s.timeout)
 		defer cancel()
 		ctx = identity.WithCaller(ctx, identity.Caller{
 			RequestID: x.id,

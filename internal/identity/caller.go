@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Caller describes the client that a call is made for. It is the only value that the domain reads from a context.
+// Caller describes the client that a call is made for. With the recording of a trace, it is
+// the only value that the domain reads from a context.
 type Caller struct {
 	RequestID string     // for the audit trail
 	Address   netip.Addr // for limits, known networks and the audit trail; personal data; invalid if unknown

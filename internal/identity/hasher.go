@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/hashes"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 )
 
 // Hasher hashes passwords in a worker pool. The pool has a fixed number of threads of the lowest priority, so that all
@@ -67,7 +68,29 @@ type job struct {
 	ctx  context.Context
 	work func() error
 	done chan error // has room for the outcome
+
+	recording          span.Recording // nil: the request is not recorded
+	queued, began, end time.Time      // of a request that is recorded
 }
+
+// record records how long the job waited, and how long the work took. failure is empty if the work was done.
+func (j *job) record(failure string) {
+	if j.recording == nil {
+		return
+	}
+	if j.began.IsZero() {
+		j.recording.Add(span.Span{Name: spanWait, Start: j.queued, End: time.Now(), Error: failure})
+		return
+	}
+	j.recording.Add(span.Span{Name: spanWait, Start: j.queued, End: j.began})
+	j.recording.Add(span.Span{Name: spanWork, Start: j.began, End: j.end})
+}
+
+// The spans of a job.
+const (
+	spanWait = "hashing wait"
+	spanWork = "hashing"
+)
 
 // HasherStats counts the jobs of a Hasher.
 type HasherStats struct {
@@ -221,7 +244,10 @@ func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error 
 		q.waiting.Add(-1)
 		return h.reject(q)
 	}
-	j := &job{ctx: ctx, work: work, done: make(chan error, 1)}
+	j := &job{ctx: ctx, work: work, done: make(chan error, 1), recording: span.From(ctx)}
+	if j.recording != nil {
+		j.queued = time.Now()
+	}
 	timer := time.NewTimer(q.wait)
 	defer timer.Stop()
 	var err error
@@ -236,9 +262,12 @@ func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error 
 	}
 	q.waiting.Add(-1)
 	if err != nil {
+		j.record(string(ReasonOverloaded))
 		return err
 	}
-	return <-j.done
+	err = <-j.done
+	j.record("canceled")
+	return err
 }
 
 // cancel counts a job whose client has disconnected, or whose deadline has passed. No client reads its error.
@@ -292,5 +321,11 @@ func (h *Hasher) do(j *job) error {
 		h.running.Add(-1)
 		h.done.Add(1)
 	}()
-	return j.work()
+	if j.recording == nil {
+		return j.work()
+	}
+	j.began = time.Now()
+	err := j.work()
+	j.end = time.Now()
+	return err
 }

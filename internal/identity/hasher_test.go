@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/auth-gateway/auth-gateway/internal/hashes"
+	"github.com/auth-gateway/auth-gateway/internal/span"
+	"github.com/auth-gateway/auth-gateway/internal/span/spantest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
@@ -391,4 +394,31 @@ func TestHasherKeepsToItsMemory(t *testing.T) {
 	if most.Load() > 3 || h.memory.free+h.memory.garbage != 3*mib {
 		t.Errorf("%d of 1 MiB were in use at once; %d and %d bytes are free at the end", most.Load(), h.memory.free, h.memory.garbage)
 	}
+}
+
+func TestHasherRecordsWaitAndWork(t *testing.T) {
+	inLab(t, 1, 5, func(l *lab) {
+		first := l.send(t.Context(), &l.verifyQueue)
+		waited, rejected := &spantest.Recording{}, &spantest.Recording{}
+		second := l.send(span.With(t.Context(), waited), &l.verifyQueue)
+		time.Sleep(maxWait / 2)
+		l.finish(first)
+		time.Sleep(maxWait / 4)
+		third := l.send(span.With(t.Context(), rejected), &l.verifyQueue)
+		time.Sleep(2 * maxWait)
+		synctest.Wait()
+		l.finish(second)
+		if !third.answered() || third.err == nil {
+			t.Error("the third task was not rejected")
+		}
+		spans := waited.Spans()
+		if names := waited.Names(); !slices.Equal(names, []string{"hashing wait", "hashing"}) ||
+			spans[0].End.Sub(spans[0].Start) != maxWait/2 || spans[1].End.Sub(spans[1].Start) != maxWait/4+2*maxWait {
+			t.Errorf("the spans of a task are %+v", spans)
+		}
+		if names := rejected.Names(); !slices.Equal(names, []string{"hashing wait overloaded"}) ||
+			rejected.Spans()[0].End.Sub(rejected.Spans()[0].Start) != maxWait {
+			t.Errorf("the spans of a rejected task are %+v", rejected.Spans())
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/span"
 	"github.com/auth-gateway/auth-gateway/internal/webhook"
 )
 
@@ -67,6 +68,7 @@ type Options struct {
 	Workers     int // how many mails are sent at the same time
 	GiveUpAfter time.Duration
 	Log         *slog.Logger
+	Tracer      span.Tracer // nil: record no traces
 }
 
 // A Deliverer sends what is in the outbox.
@@ -77,6 +79,7 @@ type Deliverer struct {
 	workers     int
 	giveUpAfter time.Duration
 	log         *slog.Logger
+	tracer      span.Tracer
 
 	turn     chan struct{}   // full while a worker has the turn
 	sending  webhook.Breaker // of the transport
@@ -90,7 +93,7 @@ type Deliverer struct {
 func New(o Options) *Deliverer {
 	return &Deliverer{
 		outbox: o.Outbox, transport: o.Transport, render: o.Templates.Render,
-		workers: o.Workers, giveUpAfter: o.GiveUpAfter, log: o.Log,
+		workers: o.Workers, giveUpAfter: o.GiveUpAfter, log: o.Log, tracer: o.Tracer,
 		turn:    make(chan struct{}, 1),
 		sending: webhook.Breaker{Untested: true},
 		stats:   newStats(),
@@ -194,12 +197,17 @@ func bounded(ctx context.Context, limit time.Duration, call func(context.Context
 
 // deliver sends a mail and records its outcome.
 func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) {
+	ctx, end := span.Begin(ctx, d.tracer, "mail "+string(label(m.Purpose)))
+	failure := ""
+	defer func() { end(failure) }()
 	log := d.logOf(m)
 	if m.Age >= d.giveUpAfter {
+		failure = "too_old"
 		d.giveUp(ctx, log, m, "it is too old", Reply{})
 		return
 	}
 	err := d.send(ctx, conn, m)
+	failure = errorType(err)
 	if err != nil {
 		d.note(err)
 	}
@@ -210,7 +218,7 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 		d.count(func(s *Stats) { s.Sent[label(m.Purpose)]++ })
 		d.transportWorks()
 		if d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailSent}) {
-			log.Info("mail sent")
+			log.InfoContext(ctx, "mail sent")
 		}
 	case isTransport:
 		d.failed(m, FailedTransport)
@@ -236,6 +244,24 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 	}
 }
 
+// errorType is the kind of an error in traces, which must not contain what a mail server says: that quotes addresses.
+func errorType(err error) string {
+	_, isTransport := errors.AsType[*TransportError](err)
+	ofMail, isMail := errors.AsType[*MailError](err)
+	switch {
+	case err == nil:
+		return ""
+	case isTransport:
+		return string(FailedTransport)
+	case isMail && ofMail.Permanent:
+		return string(FailedRefused)
+	case isMail:
+		return string(FailedPostponed)
+	default:
+		return string(FailedInternal)
+	}
+}
+
 func (d *Deliverer) send(ctx context.Context, conn Conn, m identity.Message) error {
 	err := bounded(ctx, sendTimeout, func(ctx context.Context) error {
 		letter, err := d.render(m)
@@ -244,7 +270,12 @@ func (d *Deliverer) send(ctx context.Context, conn Conn, m identity.Message) err
 		}
 		ctx, release := d.hold(ctx, m.Ref)
 		defer release()
-		return conn.Send(ctx, m, letter)
+		start := time.Now()
+		err = conn.Send(ctx, m, letter)
+		if r := span.From(ctx); r != nil {
+			r.Add(span.Span{Name: "send", Kind: span.Client, Start: start, End: time.Now(), Error: errorType(err)})
+		}
+		return err
 	})
 	if _, panicked := errors.AsType[*panicError](err); panicked {
 		conn.Close() // its state is unknown

@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/auth-gateway/auth-gateway/internal/span"
 )
 
 // idempotent is whether a statement whose answer was lost may be sent again.
@@ -143,7 +145,15 @@ func (s *Store) unusableTries() int {
 
 func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	answers := s.answers.Load()
+	recording := span.From(ctx)
+	var asked time.Time
+	if recording != nil {
+		asked = time.Now()
+	}
 	conn, err := s.acquire(ctx)
+	if recording != nil {
+		acquireSpan(recording, asked, err)
+	}
 	if err != nil {
 		if isTimeout(err) {
 			s.gaveUp.Add(1)
