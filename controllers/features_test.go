@@ -104,6 +104,8 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	s.Service = v1alpha1.Service{Annotations: map[string]string{"example.com/mesh": "", "example.com/b": "c"},
 		IPFamilyPolicy: "PreferDualStack", TrafficDistribution: "PreferClose"}
 	s.ServiceAccount = v1alpha1.ServiceAccount{Annotations: map[string]string{"example.com/role": "arn:of:something"}}
+	s.Tracing = &v1alpha1.Tracing{Endpoint: "https://example.com/$(HOME)", SamplingRatePerMillion: new(int32(25)),
+		HeadersSecretRef: &v1alpha1.LocalReference{Name: "traces"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"}}
 	s.EventWebhook = &v1alpha1.EventWebhook{URL: "https://example.com/events?a=$(HOME)", SecretRef: v1alpha1.LocalReference{Name: "hook"}}
 	s.Email = &v1alpha1.Email{
 		SMTP: &v1alpha1.SMTP{
@@ -149,7 +151,8 @@ func secretsOf(e *env) {
 	own.Name = "own"
 	e.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
 		StringData: map[string]string{"ca.crt": "x"}},
-		credentials("mail"), templates("mails"), webhookKey("hook"), webhookKey("former"))
+		credentials("mail"), templates("mails"), webhookKey("hook"), webhookKey("former"),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "traces"}, StringData: map[string]string{"headers": "authorization=Bearer%20x"}})
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "important"}, Value: 1}
 	if err := client.IgnoreAlreadyExists(e.client.Create(e.t.Context(), class)); err != nil {
 		e.t.Fatal(err)

@@ -96,6 +96,7 @@ func testInputs() map[string]map[string]string {
 		"own":  {"ACCESS_PASSPHRASE": "a passphrase for access", "REFRESH_PASSPHRASE": "a passphrase for refresh"},
 		"mail": {"username": "mailer", "password": "a mail password"},
 		"hook": {"secret": testWebhookKey}, "events": {"secret": testWebhookKey}, "former": {"secret": testWebhookKey},
+		"traces": {"headers": "authorization=Bearer%20credential"}, "collector-ca": {"ca.crt": "a certificate"},
 	}
 }
 

@@ -159,6 +159,18 @@ var inputs = []input{
 		keys:   []inputKey{{name: "secret", setting: config.EnvPasswordMigrationSecret, use: inFile}},
 		volume: volumeMigration, directory: dirMigration,
 	},
+	{
+		field: "spec.tracing.headersSecretRef", gvk: gvkSecret,
+		ref:    func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference { return tracingOf(g).HeadersSecretRef },
+		keys:   []inputKey{{name: "headers", setting: config.EnvOTelHeaders, use: inFile}},
+		volume: volumeTracing, directory: dirTracing,
+	},
+	{
+		field: "spec.tracing.caSecretRef", gvk: gvkSecret,
+		ref:    func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference { return tracingOf(g).CASecretRef },
+		keys:   []inputKey{{name: caCertificate, setting: config.EnvOTelCertificate, use: pathOfFile}},
+		volume: volumeTracingCA, directory: dirTracingCA,
+	},
 }
 
 // smtpOf returns the mail server of a spec, or the zero value.
@@ -167,6 +179,14 @@ func smtpOf(g *v1alpha1.AuthGateway) v1alpha1.SMTP {
 		return *e.SMTP
 	}
 	return v1alpha1.SMTP{}
+}
+
+// tracingOf returns the collector of a spec, or the zero value.
+func tracingOf(g *v1alpha1.AuthGateway) v1alpha1.Tracing {
+	if t := g.Spec.Tracing; t != nil {
+		return *t
+	}
+	return v1alpha1.Tracing{}
 }
 
 var databaseKeys = []inputKey{

@@ -31,6 +31,7 @@ func withWebhook(g *v1alpha1.AuthGateway) {
 		URL: "https://mailer.example.com/", SecretRef: *refTo("hook"),
 	}}
 	g.Spec.EventWebhook = &v1alpha1.EventWebhook{URL: "https://events.example.com/", SecretRef: *refTo("events")}
+	g.Spec.Tracing = &v1alpha1.Tracing{Endpoint: "https://collector.example.com", HeadersSecretRef: refTo("traces"), CASecretRef: refTo("collector-ca")}
 	g.Spec.Passwords.Migration = &v1alpha1.PasswordMigration{URL: "https://example.com/password", SecretRef: *refTo("former")}
 }
 
@@ -95,6 +96,10 @@ func TestInputsThatAreMissingAreNamed(t *testing.T) {
 		{
 			"the key of a migration", withWebhook, func(cs *clusterState) { delete(cs.inputs, "former") }, v1alpha1.ReasonSecretMissing,
 			[]string{" former ", "spec.passwords.migration.secretRef", "secret"},
+		},
+		{
+			"the header fields of the collector", withWebhook, func(cs *clusterState) { delete(cs.inputs, "traces") }, v1alpha1.ReasonSecretMissing,
+			[]string{" traces ", "spec.tracing.headersSecretRef", "headers"},
 		},
 		{
 			"templates", withSMTP, func(cs *clusterState) { delete(cs.configMaps, "mails") }, v1alpha1.ReasonConfigMapMissing,

@@ -100,6 +100,8 @@ const (
 	volumeTemplates   = "mail-templates"
 	volumeEvents      = "event-webhook"
 	volumeMigration   = "password-migration"
+	volumeTracing     = "tracing"
+	volumeTracingCA   = "tracing-ca"
 
 	dirSettings    = "/etc/authserver"
 	dirKeys        = dirSettings + "/keys"
@@ -113,6 +115,8 @@ const (
 	dirTemplates   = dirSettings + "/mail-templates"
 	dirEvents      = dirSettings + "/event-webhook"
 	dirMigration   = dirSettings + "/password-migration"
+	dirTracing     = dirSettings + "/tracing"
+	dirTracingCA   = dirSettings + "/tracing-ca"
 
 	terminationLog = "/dev/termination-log"
 )

@@ -36,6 +36,7 @@ func webhooked(s *v1alpha1.AuthGatewaySpec) {
 	administrated(s)
 	s.Email = &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://example.com/hook", SecretRef: *refTo("hook")}}
 	s.EventWebhook = &v1alpha1.EventWebhook{URL: "https://example.com/events", SecretRef: *refTo("events")}
+	s.Tracing = &v1alpha1.Tracing{Endpoint: "https://collector.example.com", HeadersSecretRef: refTo("traces"), CASecretRef: refTo("collector-ca")}
 	s.Audit.Retention = "0s"
 	s.Passwords.Migration = &v1alpha1.PasswordMigration{URL: "https://example.com/password", SecretRef: *refTo("former")}
 }

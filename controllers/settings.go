@@ -61,6 +61,9 @@ func settings(cs *clusterState) config.Config {
 	if spec.EventWebhook != nil {
 		c.EventWebhookURL = spec.EventWebhook.URL
 	}
+	if spec.Tracing != nil {
+		traceSettings(&c.Traces, spec.Tracing, cs.names)
+	}
 	c.KeysDir, c.KeysPublished = dirKeys, dirPublicKeys+"/"+keys.PublicDocumentFile
 	c.SigningAlgorithm = string(spec.Keys.Algorithm)
 	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
@@ -93,6 +96,14 @@ func settings(cs *clusterState) config.Config {
 		}
 	}
 	return c
+}
+
+func traceSettings(c *config.Traces, t *v1alpha1.Tracing, n names) {
+	c.All.Endpoint, c.ServiceName, c.Attributes = t.Endpoint, n.gateway, "service.namespace="+n.namespace
+	c.Sampler, c.SamplerArg = config.ParentBasedWithRate, 0.01
+	if t.SamplingRatePerMillion != nil {
+		c.SamplerArg = float64(*t.SamplingRatePerMillion) / 1e6
+	}
 }
 
 func mailSettings(c *config.Config, e *v1alpha1.Email) {
@@ -281,7 +292,9 @@ var fields = map[string]string{
 	config.EnvMailGiveUpAfter: "spec.email.giveUpAfter", config.EnvMailWebhookURL: "spec.email.webhook.url",
 	config.EnvMailLinkVerification: "spec.email.links.verification", config.EnvMailLinkPasswordReset: "spec.email.links.passwordReset",
 	config.EnvMailLinkEmailChange: "spec.email.links.emailChange", config.EnvMailLinkInvitation: "spec.email.links.invitation",
-	config.EnvEventWebhookURL: "spec.eventWebhook.url",
+	config.EnvEventWebhookURL: "spec.eventWebhook.url", config.EnvOTelEndpoint: "spec.tracing.endpoint",
+	config.EnvOTelTracesSamplerArg: "spec.tracing.samplingRatePerMillion", config.EnvOTelTracesSampler: "spec.tracing",
+	config.EnvOTelServiceName: "metadata.name", config.EnvOTelResourceAttributes: "metadata.namespace",
 }
 
 // fieldOf names what a person changes to correct a setting: a key of a Secret, or

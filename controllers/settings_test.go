@@ -225,6 +225,30 @@ func TestSettingsOfMailComeWithTheirFiles(t *testing.T) {
 	}
 }
 
+func TestSettingsOfTraces(t *testing.T) {
+	t.Parallel()
+	cs, found := running(t, newGateway(t, withWebhook))
+	pod := as[appsv1.Deployment](t, renderDeployment(renderingOf(cs, found))).Spec.Template.Spec
+	environ := variables(pod.Containers[0])
+	for name, value := range map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example.com", "OTEL_SERVICE_NAME": "auth",
+		"OTEL_RESOURCE_ATTRIBUTES": "service.namespace=" + cs.names.namespace, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+		"OTEL_TRACES_SAMPLER_ARG": "0.01", "OTEL_EXPORTER_OTLP_HEADERS_FILE": "/etc/authserver/tracing/headers",
+		"OTEL_EXPORTER_OTLP_CERTIFICATE": "/etc/authserver/tracing-ca/ca.crt", "OTEL_EXPORTER_OTLP_HEADERS": "",
+	} {
+		if environ[name] != value {
+			t.Errorf("%s is %q, want %q", name, environ[name], value)
+		}
+	}
+	cs, found = running(t, newGateway(t))
+	pod = as[appsv1.Deployment](t, renderDeployment(renderingOf(cs, found))).Spec.Template.Spec
+	for name := range variables(pod.Containers[0]) {
+		if strings.HasPrefix(name, config.OTelPrefix) {
+			t.Errorf("without spec.tracing, the pods have %s", name)
+		}
+	}
+}
+
 func TestSettingsOfAnEventWebhookComeWithItsFile(t *testing.T) {
 	t.Parallel()
 	cs, found := running(t, newGateway(t, withWebhook))

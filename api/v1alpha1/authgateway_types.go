@@ -292,6 +292,12 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Monitoring Monitoring `json:"monitoring,omitzero"`
 
+	// tracing exports traces to an OpenTelemetry collector. If it is not set, no
+	// traces are recorded.
+	//
+	// +optional
+	Tracing *Tracing `json:"tracing,omitempty"`
+
 	// admin configures the pods that serve administrators of accounts.
 	//
 	// +optional

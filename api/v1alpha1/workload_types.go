@@ -401,3 +401,40 @@ type ServiceMonitor struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is invalid: write [PREFIX/]NAME: VALUE with letters, digits, dashes, underscores and dots, and at most 63 characters each in NAME and VALUE"
 	Labels map[string]string `json:"labels,omitempty"`
 }
+
+// Tracing configures an OpenTelemetry collector. Traces contain no personal data.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || !self.endpoint.startsWith('http://')",fieldPath=".caSecretRef",message="only https uses a certificate authority: write an endpoint with https, or remove caSecretRef"
+type Tracing struct {
+	// endpoint is the URL of a collector that accepts OTLP over HTTP, usually at
+	// port 4318. /v1/traces is appended to it.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@\\\\s]+(/[^?#\\\\s]*)?$')",message="write an absolute URL without a user, a query or a fragment, such as http://collector.monitoring.svc:4318"
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// samplingRatePerMillion is how many of a million requests are recorded: 10000
+	// is 1%. A trusted caller that sends traceparent decides for its requests.
+	//
+	// +optional
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	SamplingRatePerMillion *int32 `json:"samplingRatePerMillion,omitempty"`
+
+	// headersSecretRef names the Secret in this namespace whose key headers holds
+	// the header fields of each export, such as authorization=Bearer%20TOKEN,
+	// separated by commas. When it changes, the pods are replaced one at a time.
+	//
+	// +optional
+	HeadersSecretRef *LocalReference `json:"headersSecretRef,omitempty"`
+
+	// caSecretRef names the Secret in this namespace whose key ca.crt holds the
+	// certificates that the collector's certificate is verified with. If it is not
+	// set, the public authorities in the server's image are used. When it changes,
+	// the pods are replaced one at a time.
+	//
+	// +optional
+	CASecretRef *LocalReference `json:"caSecretRef,omitempty"`
+}

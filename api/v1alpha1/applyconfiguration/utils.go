@@ -100,6 +100,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SMTPApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Tokens"):
 		return &apiv1alpha1.TokensApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Tracing"):
+		return &apiv1alpha1.TracingApplyConfiguration{}
 
 	}
 	return nil

@@ -197,6 +197,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tokens
       default: {}
+    - name: tracing
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tracing
     - name: trustedProxyField
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.ProxyField
@@ -893,6 +896,22 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: rotation
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.TokenRotation
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tracing
+  map:
+    fields:
+    - name: caSecretRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: endpoint
+      type:
+        scalar: string
+    - name: headersSecretRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: samplingRatePerMillion
+      type:
+        scalar: numeric
+      default: 10000
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.TrafficDistribution
   scalar: string
 - name: io.k8s.api.core.v1.Affinity

@@ -109,6 +109,9 @@ type AuthGatewaySpecApplyConfiguration struct {
 	NetworkPolicy *NetworkPolicyApplyConfiguration `json:"networkPolicy,omitempty"`
 	// monitoring configures how Prometheus scrapes the gateway.
 	Monitoring *MonitoringApplyConfiguration `json:"monitoring,omitempty"`
+	// tracing exports traces to an OpenTelemetry collector. If it is not set, no
+	// traces are recorded.
+	Tracing *TracingApplyConfiguration `json:"tracing,omitempty"`
 	// admin configures the pods that serve administrators of accounts.
 	Admin *AdminApplyConfiguration `json:"admin,omitempty"`
 	// suspend stops the operator from changing anything. While it is true, the pods
@@ -372,6 +375,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithNetworkPolicy(value *NetworkPoli
 // If called multiple times, the Monitoring field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithMonitoring(value *MonitoringApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Monitoring = value
+	return b
+}
+
+// WithTracing sets the Tracing field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Tracing field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithTracing(value *TracingApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Tracing = value
 	return b
 }
 
