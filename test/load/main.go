@@ -38,6 +38,7 @@ func main() {
 	only := flag.String("only", "", "run only these parts, separated by commas: "+strings.Join(parts, ", "))
 	quick := flag.Bool("quick", false, "check in seconds that everything runs; the figures mean little")
 	flag.StringVar(&b.program, "server", "", "path of the server binary; by default make build builds it")
+	flag.StringVar(&b.before, "before", "", "path of an earlier server binary, with which the part traces compares")
 	flag.Parse()
 	if *quick {
 		b.beQuick()
@@ -57,7 +58,7 @@ func exit(err error) {
 
 // parts lists the parts of a run in order.
 var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited",
-	"endings", "accounts", "bulk"}
+	"endings", "accounts", "bulk", "traces"}
 
 type bench struct {
 	report
@@ -66,6 +67,7 @@ type bench struct {
 	users   int
 	starts  int
 	program string
+	before  string // an earlier version of the program, or ""
 	only    []string
 	db      *localpostgres.Server
 	hash    string
@@ -144,6 +146,11 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}
 	if b.wants("bulk") {
 		if err := b.bulk(ctx, r); err != nil {
+			return err
+		}
+	}
+	if b.wants("traces") {
+		if err := b.traces(ctx, r); err != nil {
 			return err
 		}
 	}
