@@ -117,7 +117,7 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 	if err := b.write(ctx, pause, []string{"-entrypoint", "/pause"}, program+"=/pause"); err != nil {
 		return err
 	}
-	coredns, err := b.tagged(ctx, "auth-gateway.local/coredns", []string{"-entrypoint", "/coredns"},
+	coredns, err := b.tagged(ctx, "auth-gateway.local/coredns:", []string{"-entrypoint", "/coredns"},
 		filepath.Join(programs, "coredns")+"=/coredns")
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (b imageBuilder) goImage(ctx context.Context, name, module, path string, en
 	for _, variable := range environment {
 		args = append(args, "-env", variable)
 	}
-	return b.tagged(ctx, name, args, files...)
+	return b.tagged(ctx, name+":", args, files...)
 }
 
 // postgres builds an image from the PostgreSQL of this machine.
@@ -188,7 +188,8 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	prefix := filepath.Dir(bin)
 	files := []string{entry + "=/postgres", accounts + "=/etc/passwd", shell + "=/bin/sh"}
 	needed := []string{shell}
-	for _, program := range []string{"postgres", "initdb", "pg_ctl", "psql"} {
+	// CloudNativePG runs those whose names begin with pg_.
+	for _, program := range []string{"postgres", "initdb", "pg_ctl", "psql", "pg_basebackup", "pg_controldata", "pg_isready", "pg_rewind"} {
 		if path := filepath.Join(bin, program); exists(path) {
 			files, needed = append(files, path+"="+path), append(needed, path)
 		}
@@ -219,7 +220,25 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	}
 	args := []string{"-entrypoint", "/postgres", "-user", "999:999", "-env", "PG_BIN_DIR=" + bin, "-env",
 		"PATH=" + bin + ":/bin", "-env", "PGDATA=/var/lib/postgresql/data"}
-	return b.tagged(ctx, "auth-gateway.local/postgres", args, files...)
+	version, err := postgresVersion(ctx, bin)
+	if err != nil {
+		return image{}, err
+	}
+	// CloudNativePG reads the version from the tag.
+	return b.tagged(ctx, "auth-gateway.local/postgres:"+version+"-", args, files...)
+}
+
+// postgresVersion returns the version of the PostgreSQL in a folder, such as 15.14.
+func postgresVersion(ctx context.Context, bin string) (string, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(string(out)) // postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)
+	if len(fields) < 3 {
+		return "", fmt.Errorf("postgres --version prints %q", out)
+	}
+	return fields[2], nil
 }
 
 // librariesOf returns the libraries that programs are linked with, and their loader.
@@ -253,7 +272,7 @@ func librariesOf(ctx context.Context, programs []string) ([]string, error) {
 	return paths, nil
 }
 
-// tagged builds an image whose tag is a digest of its content.
+// tagged builds an image whose tag ends with a digest of its content. The name includes the beginning of the tag.
 func (b imageBuilder) tagged(ctx context.Context, name string, args []string, files ...string) (image, error) {
 	digest := sha256.New()
 	fmt.Fprintln(digest, args, files)
@@ -276,7 +295,7 @@ func (b imageBuilder) tagged(ctx context.Context, name string, args []string, fi
 			return image{}, err
 		}
 	}
-	one := image{name: name + ":" + hex.EncodeToString(digest.Sum(nil)[:6])}
+	one := image{name: name + hex.EncodeToString(digest.Sum(nil)[:6])}
 	one.archive = b.path(imagesFolder, strings.NewReplacer("/", "_", ":", "_").Replace(one.name)+".tar")
 	if exists(one.archive) {
 		return one, nil

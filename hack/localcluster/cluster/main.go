@@ -1,5 +1,5 @@
 // Command cluster implements `make up`, `make down` and `make status`: Auth Gateway in a Kubernetes cluster on this
-// machine. Package localcluster describes it.
+// machine. `cluster cloudnativepg` installs the CloudNativePG operator in it. Package localcluster describes it.
 package main
 
 import (
@@ -28,7 +28,7 @@ func run(ctx context.Context, args []string) error {
 		return localcluster.Supervise(ctx, args[1])
 	}
 	if len(args) != 1 {
-		return errors.New("usage: cluster up | status | down")
+		return errors.New("usage: cluster up | cloudnativepg | status | down")
 	}
 	c, err := localcluster.New(os.Stderr)
 	if err != nil {
@@ -37,11 +37,13 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "up":
 		return c.Up(ctx, os.Stdout)
+	case "cloudnativepg":
+		return c.CloudNativePG(ctx)
 	case "status":
 		return c.Status(ctx, os.Stdout)
 	case "down":
 		return c.Down(ctx)
 	default:
-		return fmt.Errorf("unknown command %q: use up, status or down", args[0])
+		return fmt.Errorf("unknown command %q: use up, cloudnativepg, status or down", args[0])
 	}
 }
