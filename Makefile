@@ -6,7 +6,7 @@ SOAK ?= 1h
 
 .PHONY: help
 help: ## Print this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build static binaries for this machine: bin/authserver and bin/operator.
@@ -60,6 +60,11 @@ bin/cluster:
 .PHONY: e2e
 e2e: ## Test the operator and real pods in the cluster of make up, or in the one that KUBECONFIG names.
 	go test -count=1 -parallel 1 -timeout 40m -v ./test/e2e
+
+.PHONY: cloudnativepg
+cloudnativepg: bin/cluster ## Install CloudNativePG in the cluster of make up, and test a gateway over it whose primary fails.
+	@bin/cluster cloudnativepg
+	go test -count=1 -tags cloudnativepg -run '^TestCloudNativePG$$' -timeout 0 -v ./test/e2e
 
 .PHONY: soak
 soak: ## Rotate keys in the same cluster for SOAK (1h), while pods are killed and services verify each token.

@@ -9,7 +9,7 @@
 // When a test fails, it prints the events and logs of its namespaces. With E2E_KEEP=1 the namespaces are kept. Lines
 // that begin with "figure:" are measurements; all of them are printed again at the end.
 //
-// `make soak` runs TestSoak for an hour.
+// `make soak` runs TestSoak for an hour. `make cloudnativepg` installs CloudNativePG and runs TestCloudNativePG.
 //
 //	KUBECONFIG           the cluster; by default .local/cluster/kubeconfig
 //	E2E_PROBE_IMAGE      the image of the probe, and
