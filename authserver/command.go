@@ -119,7 +119,7 @@ func (c Command) Run(ctx context.Context) int {
 		return c.adminKey(rest)
 	}
 	serves := verb == "serve" || verb == "admin"
-	server, code := c.server(verb, func(settings *config.Config) { //nolint:contextcheck // New connects to nothing
+	server, flushLog, code := c.server(verb, func(settings *config.Config) { //nolint:contextcheck // New connects to nothing
 		if !serves {
 			settings.Traces.Disabled = true
 		}
@@ -138,7 +138,9 @@ func (c Command) Run(ctx context.Context) int {
 		if server.tracer != nil {
 			tracing.HandleErrors(server.log)
 		}
-		return c.exit(server.Run(ctx))
+		err := server.Run(ctx)
+		flushLog()
+		return c.exit(err)
 	}
 	defer server.close()
 	if verb == "migrate" {
@@ -147,23 +149,25 @@ func (c Command) Run(ctx context.Context) int {
 	return c.keys(ctx, server, rest)
 }
 
-// server reads the settings, prepares for them, and returns a server that does not run. If there is a problem, it
-// reports it and returns the exit code.
-func (c Command) server(verb string, prepare func(*config.Config)) (*Server, int) {
+// server reads the settings, prepares for them, and returns a server that does not run, and a function that writes the
+// rest of its log. If there is a problem, it reports it and returns the exit code.
+func (c Command) server(verb string, prepare func(*config.Config)) (s *Server, flushLog func(), code int) {
 	load := config.Load
 	if verb == "admin" {
 		load = config.LoadAdmin
 	}
 	settings, err := load(c.LookupEnv, c.ReadFile)
 	if err != nil {
-		return nil, c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
+		return nil, nil, c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
 	}
 	prepare(&settings)
-	server, err := New(settings, Options{Log: c.logger(settings, verb), Version: c.Version})
+	log, flush := c.logger(settings, verb)
+	server, err := New(settings, Options{Log: log, Version: c.Version})
 	if err != nil {
-		return nil, c.exit(err)
+		flush()
+		return nil, nil, c.exit(err)
 	}
-	return server, exitOK
+	return server, flush, exitOK
 }
 
 func (c Command) exit(err error) int {
@@ -194,18 +198,16 @@ func (c Command) fail(code int, why string) int {
 // verbs are the commands of the program.
 var verbs = []string{"serve", "admin", "migrate", "keys", "admin-key", "users", "sessions", "events", "healthcheck", "version", "help"}
 
-// logger returns the log of a command. Commands for keys and users print their own output, so their log
-// is text and contains only warnings and errors.
-func (c Command) logger(settings config.Config, verb string) *slog.Logger {
-	options := &slog.HandlerOptions{Level: settings.LogLevel}
+// logger returns the log of a command, and a function that writes what is left. Commands for keys and users print their
+// own output, so their log is text and contains only warnings and errors.
+func (c Command) logger(settings config.Config, verb string) (log *slog.Logger, flush func()) {
 	if verb == "keys" || verb == "users" {
-		options.Level = max(settings.LogLevel, slog.LevelWarn)
-		return slog.New(slog.NewTextHandler(c.Err, options))
+		settings.LogLevel, settings.LogFormat = max(settings.LogLevel, slog.LevelWarn), "text"
 	}
-	if settings.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(c.Err, options))
+	if verb == "serve" || verb == "admin" {
+		return newLog(c.Err, settings)
 	}
-	return slog.New(slog.NewJSONHandler(c.Err, options))
+	return slog.New(newHandler(c.Err, settings)), func() {}
 }
 
 func (c Command) migrate(ctx context.Context, s *Server) error {

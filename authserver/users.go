@@ -79,7 +79,7 @@ func (c Command) moved(perSecond int, move func(*Server) error) error {
 	if perSecond < 0 {
 		return admincli.Misused("--rate must not be negative")
 	}
-	server, code := c.server("users", func(settings *config.Config) { // no request waits for it
+	server, _, code := c.server("users", func(settings *config.Config) { // no request waits for it
 		settings.DBAcquireTimeout = max(settings.DBAcquireTimeout, time.Minute)
 		settings.DBStatementTimeout = max(settings.DBStatementTimeout, time.Minute)
 	})

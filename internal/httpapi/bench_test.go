@@ -24,6 +24,7 @@ func (idle) Renew(context.Context, string) (identity.Tokens, error) { return the
 const (
 	profileWire = "GET /users HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n" +
 		"Authorization: Bearer eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzaWQiOiIuLi4ifQ.c2lnbmF0dXJl\r\n\r\n"
+	keysWire  = "GET /tokens/keys HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
 	renewWire = "POST /tokens HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n" +
 		"Content-Type: application/json\r\nContent-Length: 92\r\n\r\n" +
 		`{"refresh_token":"eyJhbGciOiJFUzI1NiIsInR5cCI6InJ0K2p3dCJ9.eyJzaWQiOiIuLi4ifQ.c2lnbmF0dXJl"}`
@@ -32,12 +33,17 @@ const (
 // BenchmarkLayer compares the cost of a request, over a socket, with that of bare Fiber, which parses and checks nothing.
 func BenchmarkLayer(b *testing.B) {
 	ours := httpapi.New(httpapi.Options{
-		Accounts: idle{}, Keys: &source{}, Metrics: prometheus.NewRegistry(),
+		Accounts: idle{}, Keys: &source{ring: theRing()}, Metrics: prometheus.NewRegistry(),
 		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 	})
+	document := make([]byte, 1500) // about as long as that of two keys of each use
 	bare := fiber.New(fiber.Config{DisableStartupMessage: true})
 	bare.Get("/users", func(c *fiber.Ctx) error {
 		return c.JSON(fiber.Map{"id": userID, "username": "ada", "email": "ada@example.com", "name": c.Get("Authorization")})
+	})
+	bare.Get("/tokens/keys", func(c *fiber.Ctx) error {
+		c.Set("Content-Type", "application/json")
+		return c.Send(document)
 	})
 	bare.Post("/tokens", func(c *fiber.Ctx) error {
 		var in struct {
@@ -55,7 +61,7 @@ func BenchmarkLayer(b *testing.B) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		testenv.NoError(b, err)
 		go func() { _ = server.serve(listener) }()
-		for name, wire := range map[string]string{"profile": profileWire, "renew": renewWire} {
+		for name, wire := range map[string]string{"keys": keysWire, "profile": profileWire, "renew": renewWire} {
 			b.Run(name+"/"+server.name, func(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {

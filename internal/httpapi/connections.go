@@ -13,10 +13,11 @@ import (
 // the connection that has waited longest for its client is closed. Requests of an ordinary client arrive within
 // milliseconds, so it is never the one that has waited longest.
 type connections struct {
-	memory  int64       // limit of all charges
-	most    int         // limit of open connections
-	head    int         // limit of the request line and the header fields of a request
-	onEvict func(phase) // called with the phase of an evicted connection
+	memory  int64         // limit of all charges
+	most    int           // limit of open connections
+	slack   time.Duration // by how much a deadline may be too early; see deadline
+	head    int           // limit of the request line and the header fields of a request
+	onEvict func(phase)   // called with the phase of an evicted connection
 
 	mu      sync.Mutex
 	room    sync.Cond // broadcast when a connection has been closed
@@ -221,6 +222,7 @@ func (s *connections) revive(c *conn) {
 	c.held = 0
 	s.set(c, phaseWorking, s.requestCost())
 	c.evicted.Store(uint32(phaseNew))
+	c.readBy = deadline{}
 	_ = c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
 	s.makeRoom(c)
 }

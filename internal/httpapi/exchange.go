@@ -145,9 +145,9 @@ func (x *exchange) finish() {
 	}
 	h := &x.http.Response.Header
 	h.Set("X-Request-Id", x.id)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	for _, field := range alwaysSent {
+		h.SetCanonical(field[0], field[1])
+	}
 	setDefault(h, "Content-Security-Policy", replyPolicy)
 	setDefault(h, "Cache-Control", "no-store")
 	if x.result == none {
@@ -169,6 +169,12 @@ func (x *exchange) finish() {
 	exchanges.Put(x)
 }
 
+var alwaysSent = [...][2][]byte{
+	{[]byte("X-Content-Type-Options"), []byte("nosniff")},
+	{[]byte("Referrer-Policy"), []byte("no-referrer")},
+	{[]byte("Cross-Origin-Resource-Policy"), []byte("same-origin")},
+}
+
 // replyPolicy is for replies that are not pages. A browser that displays one, in a frame or through
 // a link, runs nothing. It makes X-Frame-Options unnecessary. We send no Strict-Transport-Security:
 // a proxy terminates TLS, and the field must not be sent over plain HTTP (RFC 6797 section 7.2).
@@ -188,10 +194,12 @@ func (x *exchange) record(took time.Duration) {
 	x.server.metrics.observe(method, x.path, status, took)
 	x.logFailure(status)
 	if log.Enabled(ctx, slog.LevelInfo) {
-		log.LogAttrs(ctx, slog.LevelInfo, "request",
+		line := slog.NewRecord(time.Now(), slog.LevelInfo, "request", 0) // no program counter, which takes time to find
+		line.AddAttrs(
 			slog.String("request_id", x.id), slog.String("method", method), slog.String("route", x.path),
 			slog.Int("status", status), slog.Duration("duration", took),
 			slog.Int("bytes", len(x.http.Response.Body())))
+		_ = log.Handler().Handle(ctx, line)
 	}
 }
 

@@ -72,9 +72,11 @@ type conn struct {
 
 	direct  *direct // nil on a system without it
 	wire    framing
-	first   bool     // only the first byte of a request was read: fasthttp reads it separately
-	doing   phase    // as known to the goroutine that serves it
-	charged int64    // for the request
+	first   bool  // only the first byte of a request was read: fasthttp reads it separately
+	doing   phase // as known to the goroutine that serves it
+	charged int64 // for the request
+	readBy  deadline
+	writeBy deadline
 	reply   int64    // what the kernel may still buffer of the last reply
 	refusal *failure // of the data that the client sends next
 
@@ -228,9 +230,21 @@ func (c *conn) Write(p []byte) (int, error) {
 	return sent + n, err
 }
 
+// deadline is a deadline that was set. fasthttp sets three for each request, which is work for the runtime's timers, so
+// one that is later by less than the slack is not set.
+type deadline struct{ at time.Time }
+
+func (d *deadline) suffices(t time.Time, slack time.Duration) bool {
+	if later := t.Sub(d.at); later >= 0 && later < slack && !t.IsZero() && !d.at.IsZero() {
+		return true
+	}
+	d.at = t
+	return false
+}
+
 // SetReadDeadline sets the deadline, unless the connection is being closed.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.evicted.Load() != 0 {
+	if c.evicted.Load() != 0 || c.readBy.suffices(t, c.all.slack) {
 		return nil
 	}
 	err := c.Conn.SetReadDeadline(t)
@@ -242,7 +256,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline sets the deadline, unless the connection is being closed during a reply.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	if phase(c.evicted.Load()) == phaseReplying {
+	if phase(c.evicted.Load()) == phaseReplying || c.writeBy.suffices(t, c.all.slack) {
 		return nil
 	}
 	return c.Conn.SetWriteDeadline(t)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,17 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	series   sync.Map // from seriesKey to *series, because the vectors take longer to find them
+}
+
+type seriesKey struct {
+	method, route string
+	status        int
+}
+
+type series struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -108,7 +120,15 @@ func (m *metrics) observe(method, route string, status int, took time.Duration) 
 	if route == "" {
 		route = "other"
 	}
-	code := strconv.Itoa(status)
-	m.requests.WithLabelValues(method, route, code).Inc()
-	m.duration.WithLabelValues(method, route, code).Observe(took.Seconds())
+	key := seriesKey{method, route, status}
+	found, known := m.series.Load(key)
+	if !known {
+		code := strconv.Itoa(status)
+		found, _ = m.series.LoadOrStore(key, &series{
+			m.requests.WithLabelValues(method, route, code), m.duration.WithLabelValues(method, route, code),
+		})
+	}
+	one := found.(*series)
+	one.requests.Inc()
+	one.duration.Observe(took.Seconds())
 }

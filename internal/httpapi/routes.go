@@ -19,6 +19,10 @@ type route struct {
 	limit  identity.LimitClass // by client address; empty: no limit
 }
 
+// isDocument reports whether the reply is the same for everybody: its handler waits for nothing, and needs neither
+// parameters nor to know the caller.
+func (r route) isDocument() bool { return r.body == noBody && r.trust == anyone && r.limit == "" }
+
 // routes lists all routes of the API. Health and metrics are on a separate port and cannot be reached here.
 func (s *Server) routes() []route {
 	return []route{

@@ -210,6 +210,7 @@ func New(o Options) *Server {
 		memory, descriptors = memory-memory/authzShare, descriptors-descriptors/authzShare
 	}
 	s.conns = newConnections(memory, descriptors, headLimit)
+	s.conns.slack = min(s.timeout, cmp.Or(o.IdleTimeout, s.timeout)) / 20
 	if s.authz != nil {
 		c := cmp.Or(s.authz.conns, s.conns)
 		s.authz.maxWaiting = c.memory / 2 / c.requestCost()
@@ -286,6 +287,9 @@ func (s *Server) addEndpoint(r route) {
 
 // handler wraps a route's handler with the steps that all routes share.
 func (s *Server) handler(r route) fiber.Handler {
+	if r.isDocument() {
+		return func(f *fiber.Ctx) error { return r.handle(s.work, exchangeOf(f.Context())) }
+	}
 	return func(f *fiber.Ctx) error {
 		x := exchangeOf(f.Context())
 		if r.trust == keyHolders && s.callerKey == nil && s.exposure == identity.ExposurePublic {

@@ -281,6 +281,10 @@ func (r *env) read(access []string) job {
 	}}
 }
 
+func (r *env) keys() job {
+	return job{slots: active, prepare: func(_ int, request *fasthttp.Request) { request.SetRequestURI("http://gateway/tokens/keys") }}
+}
+
 // policies are those that the requests of decide ask for.
 const policies = config.EnvAuthzPolicies + `=[{"name": "shop", "scopes": ["profile"]}]`
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -100,6 +101,8 @@ func serveFloor(ctx context.Context, o floorOptions) error {
 		return err
 	}
 	app := fiber.New(fiber.Config{DisableStartupMessage: true})
+	document := bytes.Repeat([]byte("k"), 500) // as long as that of one key of each use
+	app.Get("/tokens/keys", func(c *fiber.Ctx) error { return c.Send(document) })
 	app.Get("/users", f.user)
 	app.Post("/tokens", f.renew)
 	app.Post("/tokens/signin", f.signIn)

@@ -303,6 +303,7 @@ func (b *bench) ratios(ctx context.Context, r *env) error {
 
 func (b *bench) throughput(r *env, connections int) error {
 	return errors.Join(
+		b.compare("GET /tokens/keys", connections, 0.8, b.slice, r.server, r.floor, r.keys),
 		b.compare("GET /users", connections, 0.85, b.slice, r.server, r.floor, func() job { return r.read(r.access) }),
 		b.compare("POST /tokens", connections, 0.85, b.slice, r.server, r.floor, func() job { return r.renew(r.refresh[:active]) }),
 		b.compare("POST /tokens, rotating", connections, 0.85, b.slice, r.rotating, r.rotFloor, r.rotate),
