@@ -121,7 +121,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		Memory: resources.HashingMemory(),
 	})
 	dependencies := identity.Dependencies{
-		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
+		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With(auditMark), Now: o.Now,
 	}
 	if c.PasswordMigrationURL != "" {
 		if s.former, err = moving.NewFormerSystem(c.PasswordMigrationURL, c.PasswordMigrationSecret.Reveal); err != nil {
@@ -140,7 +140,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	}
 	ring := s.adminKeys(o)
 	s.administration = admin.New(admin.Config{
-		Store: store, Accounts: s.accounts, Keys: ring, Audit: o.Log.With("log", "audit"), KeepTrail: c.KeepsEvents(), Now: o.Now,
+		Store: store, Accounts: s.accounts, Keys: ring, Audit: o.Log.With(auditMark), KeepTrail: c.KeepsEvents(), Now: o.Now,
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	metrics := newMetrics(o.Version)

@@ -158,7 +158,8 @@ func (c Command) server(verb string, prepare func(*config.Config)) (s *Server, f
 	}
 	settings, err := load(c.LookupEnv, c.ReadFile)
 	if err != nil {
-		return nil, nil, c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
+		return nil, nil, c.fail(exitUsage,
+			fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
 	}
 	prepare(&settings)
 	log, flush := c.logger(settings, verb)

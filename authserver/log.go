@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,12 +16,15 @@ const (
 	logBuffer = 64 << 10
 )
 
+// auditMark distinguishes the lines of the audit trail.
+var auditMark = slog.String("log", "audit")
+
 // newLog returns the log of a server, and a function that writes what it has not written yet. Lines of information are
 // written after logDelay at the latest, because a write for each of them takes a tenth of the work for a short request.
-// Warnings and errors are written at once, after all lines before them.
+// Warnings, errors and the audit trail, which may be in the log only, are written at once, after all lines before them.
 func newLog(w io.Writer, settings config.Config) (log *slog.Logger, flush func()) {
 	delayed := newDelayedWriter(w, logDelay)
-	return slog.New(promptHandler{newHandler(delayed, settings), delayed}), func() { _ = delayed.flush() }
+	return slog.New(promptHandler{newHandler(delayed, settings), delayed, slog.LevelWarn}), func() { _ = delayed.flush() }
 }
 
 func newHandler(w io.Writer, settings config.Config) slog.Handler {
@@ -31,26 +35,32 @@ func newHandler(w io.Writer, settings config.Config) slog.Handler {
 	return slog.NewJSONHandler(w, options)
 }
 
-// promptHandler writes warnings and errors at once.
+// promptHandler writes lines from a level on at once.
 type promptHandler struct {
 	slog.Handler
 	delayed *delayedWriter
+	from    slog.Level
 }
 
 func (h promptHandler) Handle(ctx context.Context, r slog.Record) error {
 	err := h.Handler.Handle(ctx, r)
-	if r.Level >= slog.LevelWarn && err == nil {
+	if r.Level >= h.from && err == nil {
 		err = h.delayed.flush()
 	}
 	return err
 }
 
 func (h promptHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return promptHandler{h.Handler.WithAttrs(attrs), h.delayed}
+	if slices.ContainsFunc(attrs, auditMark.Equal) {
+		h.from = slog.LevelDebug
+	}
+	h.Handler = h.Handler.WithAttrs(attrs)
+	return h
 }
 
 func (h promptHandler) WithGroup(name string) slog.Handler {
-	return promptHandler{h.Handler.WithGroup(name), h.delayed}
+	h.Handler = h.Handler.WithGroup(name)
+	return h
 }
 
 // delayedWriter collects lines and writes them together. If a write fails, the lines are lost and the next ones are

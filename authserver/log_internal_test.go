@@ -14,7 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// sink counts writes, and fails while it is told to.
+// sink counts writes, and fails while it has an error.
 type sink struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
@@ -66,15 +66,19 @@ func TestLogWritesInformationTogetherAndWarningsAtOnce(t *testing.T) {
 			strings.Index(text, "before") > strings.Index(text, "at once") {
 			t.Errorf("after a warning: %d writes of\n%s", writes, text)
 		}
+		log.With(auditMark).Info("signed in")
+		if text, writes := out.state(); writes != 3 || !strings.Contains(text, "signed in") {
+			t.Errorf("after a line of the audit trail: %d writes of\n%s", writes, text)
+		}
 		log.Info("the last")
 		flush()
-		if text, writes := out.state(); writes != 3 || !strings.Contains(text, "the last") {
+		if text, writes := out.state(); writes != 4 || !strings.Contains(text, "the last") {
 			t.Errorf("at the end: %d writes of\n%s", writes, text)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if _, writes := out.state(); writes != 3 {
-			t.Errorf("%d writes without a line", writes-3)
+		if _, writes := out.state(); writes != 4 {
+			t.Errorf("%d writes without a line", writes-4)
 		}
 	})
 }
@@ -119,7 +123,8 @@ func TestLogNeverSplitsALine(t *testing.T) {
 	for line := range strings.Lines(text) {
 		var w, n int
 		var rest string
-		if _, err := fmt.Sscanf(strings.Replace(line, "\n", ".\n", 1), "%d %d %s\n", &w, &n, &rest); err != nil || len(rest) != n*n*3+1 || n != next[w] {
+		_, err := fmt.Sscanf(strings.Replace(line, "\n", ".\n", 1), "%d %d %s\n", &w, &n, &rest)
+		if err != nil || len(rest) != n*n*3+1 || n != next[w] {
 			t.Fatalf("line %d of writer %d: %v, %d bytes", n, w, err, len(rest))
 		}
 		next[w]++

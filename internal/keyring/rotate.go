@@ -156,7 +156,7 @@ func (k *Keyring) write(
 	}
 	swapped, err = k.Store.SwapRing(ctx, generation, step.Ring.Generation, step.Ring.Files(), audited)
 	if swapped && err == nil {
-		k.Log.LogAttrs(ctx, slog.LevelInfo, "key ring: "+step.Message, append(event.Details, slog.String("log", "audit"))...)
+		k.Log.With("log", "audit").LogAttrs(ctx, slog.LevelInfo, "key ring: "+step.Message, event.Details...)
 	}
 	return swapped, err
 }

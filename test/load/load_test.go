@@ -105,7 +105,8 @@ func TestSmoke(t *testing.T) {
 	if err := b.run(t.Context(), "size,throughput,storm,endings,accounts,bulk"); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"| binary |", "| GET /tokens/keys | 8 |", "| GET /users | 1 |", "| POST /tokens, rotating | 32 |", "| GET /healthz, p99 |",
+	for _, want := range []string{"| binary |", "| GET /tokens/keys | 8 |", "| GET /users | 1 |", "| POST /tokens, rotating | 32 |",
+		"| GET /healthz, p99 |",
 		"| CPU of the server, 100 consumers wait |", "| import, of COPY |", "| suspended, p95 |", "| beside an import, p99 of that"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the report:\n%s", want, out.String())
