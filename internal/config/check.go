@@ -174,6 +174,9 @@ func (c Config) Warnings() []string {
 	if strings.HasPrefix(c.EventWebhookURL, "http://") {
 		warn("%s is not https: events are sent there unencrypted", EnvEventWebhookURL)
 	}
+	if o := c.Traces.Export(); c.Traces.Enabled() && !o.Headers.IsZero() && strings.HasPrefix(o.Endpoint, "http://") {
+		warn("the endpoint of %s is not https: the header fields are sent there unencrypted", EnvOTelHeaders)
+	}
 	if c.DBSSLRootCert != "" && !strings.HasPrefix(c.DBSSLMode, "verify-") {
 		warn("%[1]s is set but not used: set %[2]s to verify-ca or verify-full to verify the database's certificate with it",
 			EnvDBSSLRootCert, EnvDBSSLMode)

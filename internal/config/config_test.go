@@ -836,6 +836,19 @@ func TestDatabaseHostsMayHavePorts(t *testing.T) {
 	}
 }
 
+func TestTracesWarnAboutHeaderFieldsThatAreSentUnencrypted(t *testing.T) {
+	t.Parallel()
+	for endpoint, want := range map[string]bool{"http://c:4318": true, "https://c:4318": false} {
+		c := testenv.Must(load(with(settings{
+			"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=the-credential",
+		})))(t)
+		text := strings.Join(c.Warnings(), "\n")
+		if strings.Contains(text, config.EnvOTelHeaders) != want || strings.Contains(text, "the-credential") {
+			t.Errorf("%s: the warnings are %s", endpoint, text)
+		}
+	}
+}
+
 func TestTraces(t *testing.T) {
 	for name, test := range map[string]struct {
 		environ map[string]string

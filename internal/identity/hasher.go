@@ -88,8 +88,9 @@ func (j *job) record(failure string) {
 
 // The spans of a job.
 const (
-	spanWait = "hashing wait"
-	spanWork = "hashing"
+	spanWait     = "hashing wait"
+	spanWork     = "hashing"
+	spanCanceled = "canceled" // the error of a wait
 )
 
 // HasherStats counts the jobs of a Hasher.
@@ -262,11 +263,15 @@ func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error 
 	}
 	q.waiting.Add(-1)
 	if err != nil {
-		j.record(string(ReasonOverloaded))
+		failure := string(ReasonOverloaded)
+		if ctx.Err() != nil {
+			failure = spanCanceled
+		}
+		j.record(failure)
 		return err
 	}
 	err = <-j.done
-	j.record("canceled")
+	j.record(spanCanceled)
 	return err
 }
 
