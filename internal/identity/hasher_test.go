@@ -398,27 +398,27 @@ func TestHasherKeepsToItsMemory(t *testing.T) {
 
 func TestHasherRecordsWaitAndWork(t *testing.T) {
 	inLab(t, 1, 5, func(l *lab) {
-		first := l.send(t.Context(), &l.verifyQueue)
+		first := l.send(l.Context(), &l.verifyQueue)
 		waited, rejected := &spantest.Recording{}, &spantest.Recording{}
-		second := l.send(span.With(t.Context(), waited), &l.verifyQueue)
+		second := l.send(span.With(l.Context(), waited), &l.verifyQueue)
 		time.Sleep(maxWait / 2)
 		l.finish(first)
 		time.Sleep(maxWait / 4)
-		third := l.send(span.With(t.Context(), rejected), &l.verifyQueue)
+		third := l.send(span.With(l.Context(), rejected), &l.verifyQueue)
 		time.Sleep(2 * maxWait)
 		synctest.Wait()
 		l.finish(second)
 		if !third.answered() || third.err == nil {
-			t.Error("the third task was not rejected")
+			l.Error("the third task was not rejected")
 		}
 		spans := waited.Spans()
 		if names := waited.Names(); !slices.Equal(names, []string{"hashing wait", "hashing"}) ||
 			spans[0].End.Sub(spans[0].Start) != maxWait/2 || spans[1].End.Sub(spans[1].Start) != maxWait/4+2*maxWait {
-			t.Errorf("the spans of a task are %+v", spans)
+			l.Errorf("the spans of a task are %+v", spans)
 		}
 		if names := rejected.Names(); !slices.Equal(names, []string{"hashing wait overloaded"}) ||
 			rejected.Spans()[0].End.Sub(rejected.Spans()[0].Start) != maxWait {
-			t.Errorf("the spans of a rejected task are %+v", rejected.Spans())
+			l.Errorf("the spans of a rejected task are %+v", rejected.Spans())
 		}
 	})
 }

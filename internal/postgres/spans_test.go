@@ -35,8 +35,8 @@ func TestSpansNameStatementsAndShowNoValues(t *testing.T) {
 
 	const value = "the-marker-of-a-value"
 	r, err = recorded(func(ctx context.Context) error { return store.Raw(ctx, "SELECT '"+value+"'::int") })
-	if err == nil || !strings.Contains(err.Error(), value) {
-		t.Fatalf("the error is %v, want one with the value", err)
+	if err == nil || !strings.Contains(err.Error(), "22P02") {
+		t.Fatalf("the error is %v, want 22P02", err)
 	}
 	if got := r.Names(); !slices.Equal(got, []string{"SELECT 22P02"}) || strings.Contains(fmt.Sprintf("%+v", r.Spans()), value) {
 		t.Errorf("the spans are %+v", r.Spans())
