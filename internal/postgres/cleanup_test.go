@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"database/sql"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -122,6 +123,41 @@ func TestDeleteExpiredKeepsNoEventWithoutRetention(t *testing.T) {
 	deleted, err := store.DeleteExpired(t.Context(), time.Now(), postgres.Retention{Unverified: week, Tokens: time.Hour}, 10)
 	if err != nil || deleted.Events != 5 || count(t, db, `SELECT count(*) FROM audit_events`) != 0 {
 		t.Errorf("deleted %+v, error %v", deleted, err)
+	}
+}
+
+// A batch of the size that the server uses reads only its rows, also if so much has expired that a join would look cheap.
+func TestDeleteExpiredScansNoTable(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	fill(t, c, 10_000)
+	for _, expire := range []string{
+		`UPDATE sessions SET expires_at = now() - interval '2 days'`,
+		`UPDATE codes SET expires_at = now() - interval '1 second'`,
+		`UPDATE throttles SET last_failure_at = now() - interval '25 hours'`,
+		`UPDATE familiar_places SET last_seen_at = now() - interval '91 days'`,
+		`UPDATE limits SET until = now() - interval '1 second'`,
+		`UPDATE audit_events SET at = now() - interval '91 days'`,
+		`UPDATE endings SET ended_at = now() - interval '91 days'`,
+		`VACUUM ANALYZE`,
+	} {
+		postgrestest.Exec(t, c, expire)
+	}
+	settle(t, db)
+	before := scans(t, db)
+	const batch = 500
+	for range 12 { // PostgreSQL chooses between custom and generic plans after five executions
+		deleted := testenv.Must(store.DeleteExpired(t.Context(), time.Now(), retention, batch))(t)
+		if want := (postgres.Deleted{Sessions: batch, Codes: batch, Throttles: batch, Limits: batch, Events: batch,
+			Networks: batch, Endings: batch}); deleted != want {
+			t.Fatalf("deleted %+v; want %+v", deleted, want)
+		}
+	}
+	store.Close()
+	settle(t, db)
+	if after := scans(t, db); !slices.Equal(before, after) {
+		t.Errorf("the sequential scans were %v before, and %v after", before, after)
 	}
 }
 
