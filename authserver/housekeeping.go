@@ -13,11 +13,15 @@ import (
 
 const (
 	cleanUpInterval = time.Minute
-	cleanUpBatch    = 500 // rows per table and transaction
+	cleanUpBatch    = 200 // rows per table and transaction
+	cleanUpRest     = 9   // a batch is followed by a rest of so many times its duration
 	schemesInterval = time.Minute
 )
 
 // housekeeping removes expired rows, in small batches, until ctx ends. The store lets only one replica do it at a time.
+//
+// Rests after full batches leave nine tenths of the time to requests. The busier the database is, the longer are the
+// batches, and the rests with them.
 func (s *Server) housekeeping(ctx context.Context) {
 	for pause(ctx, cleanUpInterval) {
 		s.cleanUp(ctx)
@@ -78,6 +82,7 @@ func (s *Server) cleanUp(ctx context.Context) {
 		}
 	}
 	for ctx.Err() == nil {
+		began := time.Now()
 		keep := postgres.Retention{
 			Unverified: s.config.UnverifiedAccountExpiry, Events: s.config.AuditRetention,
 			Tokens: s.tokenLifetime() + endings.Grace,
@@ -95,7 +100,8 @@ func (s *Server) cleanUp(ctx context.Context) {
 			"limits", deleted.Limits, "events", deleted.Events,
 			"places", deleted.Networks, "endings", deleted.Endings, "queued_events", deleted.Queued)
 		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits,
-			deleted.Events, deleted.Networks, deleted.Endings, deleted.Queued) < cleanUpBatch {
+			deleted.Events, deleted.Networks, deleted.Endings, deleted.Queued) < cleanUpBatch ||
+			!pause(ctx, cleanUpRest*time.Since(began)) {
 			return
 		}
 	}

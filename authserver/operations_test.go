@@ -124,6 +124,30 @@ func TestHousekeepingRemovesWhatHasExpired(t *testing.T) {
 	want(t, http.StatusOK, n.verify(code), "the newer sign-up")
 }
 
+// However much has expired, requests have most of the database.
+func TestHousekeepingRestsAfterEachBatch(t *testing.T) {
+	t.Parallel()
+	c, n := single(t)
+	const slow = 100 * time.Millisecond
+	for _, statement := range []string{
+		`INSERT INTO audit_events (at, event) SELECT now() - interval '91 days', 'signed in' FROM generate_series(1, 450)`,
+		`CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$`,
+		`CREATE TRIGGER slow AFTER DELETE ON audit_events EXECUTE FUNCTION be_slow()`,
+	} {
+		postgrestest.Exec(t, c.db, statement)
+	}
+	began := time.Now()
+	n.CleanUp(t.Context())
+	took := time.Since(began)
+	if got := column(t, c.db, "SELECT count(*)::text FROM audit_events WHERE event = 'signed in'")[0]; got != "0" {
+		t.Errorf("%s old events are left", got)
+	}
+	// Three batches, of which the last one is not full.
+	if least := (3 + 2*9) * slow; took < least {
+		t.Errorf("three batches of %v took only %v; with rests of nine times as long at least %v", slow, took, least)
+	}
+}
+
 // statements has the SQL that a replica has sent for requests.
 type statements struct {
 	mu   sync.Mutex
