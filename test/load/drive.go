@@ -23,6 +23,7 @@ type job struct {
 	// slots is the number of different n, which is taken modulo it. If it is 0, each n is new, and the load ends after
 	// limit requests.
 	slots, limit int
+	timed        bool // the tally has the latencies
 }
 
 // tally is the result of a load.
@@ -30,6 +31,7 @@ type tally struct {
 	good, rejected, failed int
 	took                   time.Duration
 	reason                 string // the error of one failed request
+	latencies              []time.Duration
 }
 
 func (t tally) rate() float64 { return float64(t.good) / t.took.Seconds() }
@@ -71,7 +73,11 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 				} else if n >= j.limit {
 					break
 				}
+				sent := time.Now()
 				t.count(send(client, request, response, j, n))
+				if j.timed {
+					t.latencies = append(t.latencies, time.Since(sent))
+				}
 			}
 			t.took = time.Since(begin)
 		})
@@ -83,6 +89,7 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 		all.rejected += t.rejected
 		all.failed += t.failed
 		all.took = max(all.took, t.took)
+		all.latencies = append(all.latencies, t.latencies...)
 		if t.reason != "" {
 			all.reason = t.reason
 		}
@@ -92,7 +99,7 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 
 func (t *tally) count(status int, reason string) {
 	switch status {
-	case fasthttp.StatusOK:
+	case fasthttp.StatusOK, fasthttp.StatusCreated:
 		t.good++
 	case fasthttp.StatusServiceUnavailable:
 		t.rejected++
@@ -111,7 +118,7 @@ func send(client *fasthttp.HostClient, request *fasthttp.Request, response *fast
 		return 0, err.Error()
 	}
 	status = response.StatusCode()
-	if status != fasthttp.StatusOK {
+	if status != fasthttp.StatusOK && status != fasthttp.StatusCreated {
 		return status, fmt.Sprintf("%d %s", status, response.Body())
 	}
 	if j.accept != nil {

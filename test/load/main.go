@@ -37,6 +37,10 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 15, "number of rounds, of which the median counts; sign-ins have a third of them")
 	only := flag.String("only", "", "run only these parts, separated by commas: "+strings.Join(parts, ", "))
 	quick := flag.Bool("quick", false, "check in seconds that everything runs; the figures mean little")
+	flag.IntVar(&b.large, "large", 100_000,
+		"number of users of the large database of the parts growth and cleanup, which has over ten times as many sessions and events")
+	flag.StringVar(&b.dir, "dir", "", "directory that keeps the databases of the parts growth and cleanup; by default they are removed")
+	flag.BoolVar(&b.seedOnly, "seed", false, "only create the databases of -dir, to be measured by another run")
 	flag.StringVar(&b.program, "server", "", "path of the server binary; by default make build builds it")
 	flag.StringVar(&b.before, "before", "", "path of an earlier server binary, with which the part traces compares")
 	flag.Parse()
@@ -58,23 +62,26 @@ func exit(err error) {
 
 // parts lists the parts of a run in order.
 var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited",
-	"endings", "accounts", "bulk", "traces"}
+	"endings", "accounts", "bulk", "traces", "replicas", "growth", "cleanup"}
 
 type bench struct {
 	report
-	slice   time.Duration
-	rounds  int
-	users   int
-	starts  int
-	program string
-	before  string // an earlier version of the program, or ""
-	only    []string
-	db      *localpostgres.Server
-	hash    string
+	slice    time.Duration
+	rounds   int
+	users    int
+	starts   int
+	large    int
+	dir      string
+	seedOnly bool
+	program  string
+	before   string // an earlier version of the program, or ""
+	only     []string
+	db       *localpostgres.Server
+	hash     string
 }
 
 func (b *bench) beQuick() {
-	b.slice, b.rounds, b.users, b.starts = 50*time.Millisecond, 1, 3*active, 2
+	b.slice, b.rounds, b.users, b.starts, b.large = 50*time.Millisecond, 1, 3*active, 2, 3000
 }
 
 func (b *bench) wants(part string) bool { return len(b.only) == 0 || slices.Contains(b.only, part) }
@@ -153,6 +160,14 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 		if err := b.traces(ctx, r); err != nil {
 			return err
 		}
+	}
+	if b.wants("replicas") {
+		if err := b.replicas(ctx, r); err != nil {
+			return err
+		}
+	}
+	if err := b.growth(ctx); err != nil {
+		return err
 	}
 	b.printf("\nLoad average at the end: %s. ", loadAverage())
 	if len(b.missed) == 0 {
@@ -448,7 +463,7 @@ func (b *bench) storms(ctx context.Context, r *env) error {
 	if !b.wants("limited") {
 		return nil
 	}
-	group, err := newCgroup()
+	group, err := newCgroup(1)
 	if err != nil {
 		b.printf("\nThe storm under a CPU limit of one core is not possible on this machine: %v.\n", err)
 		return nil

@@ -122,19 +122,35 @@ func (p *process) memory(field string) (float64, error) {
 
 // cpuTime returns the CPU time that all threads of the process have used.
 func (p *process) cpuTime() (time.Duration, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
+	s, err := readStat(p.cmd.Process.Pid)
+	return s.own, err
+}
+
+// stat is what the system reports of a process.
+type stat struct {
+	parent        int
+	own, children time.Duration // CPU time: its own, and that of its children that have ended
+}
+
+func readStat(pid int) (s stat, err error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return 0, err
+		return s, err
 	}
-	// utime and stime are the 12th and 13th field after the name, which is in parentheses, in hundredths of a second
-	// (proc_pid_stat(5); USER_HZ is 100 on every platform of Go).
+	// The parent is the second field after the name, which is in parentheses; utime, stime, cutime and cstime are the
+	// 12th to the 15th, in hundredths of a second (proc_pid_stat(5); USER_HZ is 100 on every platform of Go).
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, errors.New("the system does not report the CPU time of a process")
+	if len(fields) < 15 {
+		return s, errors.New("the system does not report the CPU time of a process")
 	}
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+	var n [5]int
+	for i, field := range append(fields[1:2:2], fields[11:15]...) {
+		value, failure := strconv.Atoi(field)
+		n[i], err = value, errors.Join(err, failure)
+	}
+	s.parent = n[0]
+	s.own, s.children = time.Duration(n[1]+n[2])*10*time.Millisecond, time.Duration(n[3]+n[4])*10*time.Millisecond
+	return s, err
 }
 
 func freeAddress() (string, error) {
@@ -231,9 +247,9 @@ type cgroup struct{ dir string }
 
 func (g *cgroup) procs() string { return filepath.Join(g.dir, "cgroup.procs") }
 
-// newCgroup creates a group that limits its processes to one CPU. It only adds a group below our own. If cgroup version
-// 2 does not delegate the cpu controller there, it returns an error.
-func newCgroup() (*cgroup, error) {
+// newCgroup creates a group that limits its processes to so many CPUs. It only adds a group below our own. If cgroup
+// version 2 does not delegate the cpu controller there, it returns an error.
+func newCgroup(cpus float64) (*cgroup, error) {
 	memberships, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil, err
@@ -244,21 +260,25 @@ func newCgroup() (*cgroup, error) {
 		if len(fields) != 3 {
 			continue
 		}
-		root, file, limit := "/sys/fs/cgroup", "cpu.max", "100000 100000"
+		const period = 100_000
+		root, file, limit := "/sys/fs/cgroup", "cpu.max", fmt.Sprintf("%.0f %d", cpus*period, period)
 		if fields[0] != "0" {
 			if fields[1] != "cpu" && !strings.HasPrefix(fields[1], "cpu,") {
 				continue
 			}
-			root, file, limit = filepath.Join(root, fields[1]), "cpu.cfs_quota_us", "100000"
-			if period, err := os.ReadFile(filepath.Join(root, fields[2], "cpu.cfs_period_us")); err == nil {
-				limit = strings.TrimSpace(string(period)) // quota = period: one processor
+			root, file, limit = filepath.Join(root, fields[1]), "cpu.cfs_quota_us", fmt.Sprintf("%.0f", cpus*period)
+			if text, err := os.ReadFile(filepath.Join(root, fields[2], "cpu.cfs_period_us")); err == nil {
+				if own, err := strconv.ParseFloat(strings.TrimSpace(string(text)), 64); err == nil {
+					limit = fmt.Sprintf("%.0f", cpus*own)
+				}
 			}
 		}
-		g := &cgroup{filepath.Join(root, fields[2], "authgateway-load-"+strconv.Itoa(os.Getpid()))}
-		if err := os.Mkdir(g.dir, 0o755); err != nil {
+		dir, err := os.MkdirTemp(filepath.Join(root, fields[2]), "authgateway-load-")
+		if err != nil {
 			failure = err
 			continue
 		}
+		g := &cgroup{dir}
 		// With O_CREATE, a kernel without this file would not be noticed.
 		f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0)
 		if err == nil {
