@@ -5,6 +5,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -107,6 +108,9 @@ func (st *statement) exec(ctx context.Context, db querier, args pgx.NamedArgs) e
 	_, err := db.Exec(ctx, st.sql, st.bind(args)...)
 	return err
 }
+
+// StatementNames returns the names of all statements in order, for the load test: it looks at their plans.
+func StatementNames() []string { return slices.Sorted(maps.Keys(statements)) }
 
 // Statement returns the text of a statement as it is sent, and the names of its
 // parameters in the order of $1, $2, …, for the load test: it sends the same text.
