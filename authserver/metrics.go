@@ -49,6 +49,9 @@ var (
 	hashingTotal = desc("hashing_jobs_total",
 		"Passwords by outcome: done, \"shed\" (rejected because the wait would be too long), or gone (the client "+
 			"disconnected).", "outcome")
+	hashingWait = desc("hashing_wait_seconds_total",
+		"Time that the hashed passwords waited for a hashing thread, in total.")
+	hashingWork   = desc("hashing_work_seconds_total", "Time that hashing passwords took, in total.")
 	sessionsTotal = desc("sessions_total",
 		"Session events: opened, renewed, ended by reuse of a refresh token, and ended by the owner.", "event")
 	limitedTotal = desc("limited_requests_total",
@@ -113,7 +116,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, migrationsTotal,
+		hashingJobs, hashingTotal, hashingWait, hashingWork, sessionsTotal, limitedTotal, refusedTotal, migrationsTotal,
 		databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		eventsDelivered, eventFailures, eventsGivenUp, eventsOldest, eventsPaused, traceSpans,
@@ -137,6 +140,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(hashingTotal, float64(hashing.Done), "done")
 	counter(hashingTotal, float64(hashing.Rejected), "shed")
 	counter(hashingTotal, float64(hashing.Canceled), "gone")
+	waited, worked := c.hasher.Times()
+	counter(hashingWait, waited.Seconds())
+	counter(hashingWork, worked.Seconds())
 
 	sessions := c.accounts.Stats()
 	counter(sessionsTotal, float64(sessions.SessionsOpened), "opened")

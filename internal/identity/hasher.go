@@ -42,6 +42,7 @@ type Hasher struct {
 	load   hashes.Load // the work of a failed sign-in; replaced, never changed
 
 	running, done, rejected, canceled atomic.Int64
+	waited, worked                    atomic.Int64 // nanoseconds
 }
 
 // hashQueueWait is how long a job that sets a password waits for a thread. It is longer
@@ -70,7 +71,7 @@ type job struct {
 	done chan error // has room for the outcome
 
 	recording          span.Recording // nil: the request is not recorded
-	queued, began, end time.Time      // of a request that is recorded
+	queued, began, end time.Time      // of the job and of its work
 }
 
 // record records how long the job waited, and how long the work took. failure is empty if the work was done.
@@ -131,6 +132,11 @@ func (h *Hasher) Stats() HasherStats {
 		Waiting: h.verifyQueue.waiting.Load() + h.hashQueue.waiting.Load(), Running: h.running.Load(),
 		Done: h.done.Load(), Rejected: h.rejected.Load(), Canceled: h.canceled.Load(),
 	}
+}
+
+// Times returns how long the hashed passwords waited for a thread, and how long hashing took, in total.
+func (h *Hasher) Times() (waited, worked time.Duration) {
+	return time.Duration(h.waited.Load()), time.Duration(h.worked.Load())
 }
 
 // Hash hashes a new password. Like the other methods, it returns an Overloaded error if the
@@ -245,10 +251,7 @@ func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error 
 		q.waiting.Add(-1)
 		return h.reject(q)
 	}
-	j := &job{ctx: ctx, work: work, done: make(chan error, 1), recording: span.From(ctx)}
-	if j.recording != nil {
-		j.queued = time.Now()
-	}
+	j := &job{ctx: ctx, work: work, done: make(chan error, 1), recording: span.From(ctx), queued: time.Now()}
 	timer := time.NewTimer(q.wait)
 	defer timer.Stop()
 	var err error
@@ -322,15 +325,13 @@ func (h *Hasher) do(j *job) error {
 		return h.cancel(j.ctx)
 	}
 	h.running.Add(1)
+	j.began = time.Now()
 	defer func() {
+		j.end = time.Now()
+		h.waited.Add(int64(j.began.Sub(j.queued)))
+		h.worked.Add(int64(j.end.Sub(j.began)))
 		h.running.Add(-1)
 		h.done.Add(1)
 	}()
-	if j.recording == nil {
-		return j.work()
-	}
-	j.began = time.Now()
-	err := j.work()
-	j.end = time.Now()
-	return err
+	return j.work()
 }

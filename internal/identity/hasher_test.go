@@ -99,6 +99,27 @@ func overloaded(t *task) bool {
 	return t.answered() && !t.started() && KindOf(t.err) == Overloaded
 }
 
+// A rejected job has waited, but it is in neither sum: the average is of those that were hashed.
+func TestHasherMeasuresWaitAndWork(t *testing.T) {
+	inLab(t, 1, 0, func(l *lab) {
+		ctx := l.Context()
+		first := l.send(ctx, &l.verifyQueue)
+		second, third := l.send(ctx, &l.verifyQueue), l.send(ctx, &l.verifyQueue)
+		l.pass(300 * time.Millisecond)
+		l.finish(first)
+		l.pass(maxWait)
+		l.check("one of the others is rejected", overloaded(third) != overloaded(second))
+		next := second
+		if third.started() {
+			next = third
+		}
+		l.finish(next)
+		waited, worked := l.Times()
+		l.check("the sums are those of two jobs", l.Stats() == HasherStats{Done: 2, Rejected: 1} &&
+			waited == 300*time.Millisecond && worked == 300*time.Millisecond+maxWait)
+	})
+}
+
 func TestHasherRunsAFixedNumberAtOnce(t *testing.T) {
 	inLab(t, 2, 0, func(l *lab) {
 		ctx := l.Context()
