@@ -15,7 +15,7 @@ command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing="$missi
 command -v patroni >/dev/null || missing="$missing patroni python3-etcd" # with etcd and haproxy, for test/failover
 command -v etcd >/dev/null || missing="$missing etcd-server"
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
-command -v promtool >/dev/null || missing="$missing prometheus" # for docs/alerts.yaml
+command -v promtool >/dev/null || missing="$missing prometheus" # promtool and prometheus, for test/alerts
 command -v lua5.1 >/dev/null || command -v lua5.4 >/dev/null || missing="$missing lua5.1" # for config/argocd
 # The libraries that verify tokens in test/judges.
 if [ ! -x /usr/bin/python3 ] || ! /usr/bin/python3 -c 'import authlib, jwt' 2>/dev/null; then missing="$missing python3-jwt python3-authlib"; fi

@@ -2,7 +2,8 @@
 // resource definitions and the operator's RBAC rules from config/, where
 // controller-gen writes them, the rules for Prometheus from docs/alerts.yaml, and the
 // table of values in the README from the comments in values.yaml. It also copies the
-// rules for Prometheus to config/prometheus.
+// rules for Prometheus to config/prometheus, and the dashboard from docs/dashboard.json
+// to the chart and to config/grafana.
 package main
 
 import (
@@ -36,6 +37,8 @@ func run(root string) error {
 		writeRules(filepath.Join(root, "config", "rbac", "role.yaml"), filepath.Join(chart, "templates", "_rules.tpl")),
 		writeAlerts(filepath.Join(root, "docs", "alerts.yaml"), filepath.Join(chart, "templates", "_alerts.tpl"),
 			filepath.Join(root, "config", "prometheus", "rules.yaml")),
+		copyDashboard(filepath.Join(root, "docs", "dashboard.json"), filepath.Join(chart, "dashboards", "auth-gateway.json"),
+			filepath.Join(root, "config", "grafana", "auth-gateway.json")),
 		writeTable(filepath.Join(chart, "values.yaml"), filepath.Join(chart, "README.md")),
 	)
 }
@@ -152,6 +155,22 @@ metadata:
 spec:
   groups:
 `
+
+// copyDashboard copies the dashboard, because neither Helm nor kustomize reads files
+// outside of its folder.
+func copyDashboard(from string, to ...string) error {
+	dashboard, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if !json.Valid(dashboard) {
+		return fmt.Errorf("%s is not valid JSON", from)
+	}
+	for _, path := range to {
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, dashboard, 0o644))
+	}
+	return err
+}
 
 // indent indents each line that is not empty by two spaces.
 func indent(text string) string {

@@ -108,6 +108,7 @@ func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 		"config/crd/bases/example.com_things.yaml":      "---\nkind: X\nmetadata:\n  annotations:\n    a: b\n",
 		"config/rbac/role.yaml":                         "---\nkind: ClusterRole\nrules:\n- verbs: [get]\n",
 		"docs/alerts.yaml":                              "# About.\ngroups:\n- name: a # {{ $value }}\n\n- name: b\n",
+		"docs/dashboard.json":                           `{"title": "{{ x }}"}`,
 		"charts/auth-gateway/values.yaml":               "# A.\na: 1\n",
 		"charts/auth-gateway/README.md":                 "above\n" + begin + "old\n" + end + "below\n",
 		"charts/auth-gateway/templates/crd-former.yaml": "of a removed custom resource definition",
@@ -122,8 +123,9 @@ func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 		var all strings.Builder
 		files := testenv.Must(filepath.Glob(filepath.Join(root, "charts", "auth-gateway", "*")))(t)
 		templates := testenv.Must(filepath.Glob(filepath.Join(root, "charts", "auth-gateway", "templates", "*")))(t)
-		manifests := testenv.Must(filepath.Glob(filepath.Join(root, "config", "prometheus", "*")))(t)
-		for _, path := range slices.Concat(files, templates, manifests) {
+		manifests := testenv.Must(filepath.Glob(filepath.Join(root, "config", "[gp]*", "*")))(t)
+		dashboards := testenv.Must(filepath.Glob(filepath.Join(root, "charts", "auth-gateway", "dashboards", "*")))(t)
+		for _, path := range slices.Concat(files, templates, manifests, dashboards) {
 			content, _ := os.ReadFile(path) // fails for a folder
 			all.WriteString(strings.TrimPrefix(path, root) + "\n" + string(content) + "\n")
 		}
@@ -134,6 +136,7 @@ func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 	for _, part := range []string{
 		"crd-things.yaml\n{{- /* Code generated", "- verbs: [get]\n{{- end }}",
 		"groups:\n- name: a # {{ `{{` }} $value }}\n\n- name: b\n{{- end }}",
+		"config/grafana/auth-gateway.json\n{\"title\": \"{{ x }}\"}", "auth-gateway/dashboards/auth-gateway.json\n{\"title\"",
 		"kind: PrometheusRule\n", "spec:\n  groups:\n  - name: a # {{ $value }}\n\n  - name: b\n",
 		"| `a` | `1` | A. |", "above\n", "below\n", "written by hand",
 	} {

@@ -60,6 +60,7 @@ func parts() []part {
 	goTest := []string{"go", "test", "-vet=off", "./..."}
 	return []part{
 		{name: "controllers", seconds: 600, cluster: true, slow: true},
+		{name: "test/alerts", seconds: 60, cluster: true},
 		{name: "test/scale", seconds: 310, cluster: true, slow: true},
 		{name: "test/install", seconds: 100, cluster: true, slow: true},
 		{name: "api/v1alpha1", seconds: 12, cluster: true, slow: true},

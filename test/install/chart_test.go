@@ -52,7 +52,8 @@ metrics:
   - {namespace: monitoring, name: other}
   serviceMonitor: {enabled: true, interval: 1m, labels: {release: prometheus}}
   podMonitor: {enabled: true, interval: 2m, labels: {release: prometheus}}
-  prometheusRule: {enabled: true, labels: {release: prometheus}}
+  prometheusRule: {enabled: true, labels: {release: prometheus}, objectives: {sign-in: {availability: 0.9995}}}
+  dashboard: {enabled: true, labels: {team: identity}, annotations: {grafana_folder: Identity}}
 networkPolicy:
   metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
   egress: [{ports: [{port: 443, protocol: TCP}, {port: 53, protocol: UDP}]}, {ports: [{port: 9090}]}]
@@ -228,6 +229,23 @@ func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 			if diff := cmp.Diff(alerts, one(t, r, "PrometheusRule").Object["spec"]); diff != "" {
 				t.Errorf("the rules differ from docs/alerts.yaml:\n%s", diff)
 			}
+		}},
+		{"objectives", `
+metrics:
+  prometheusRule: {enabled: true, objectives: {sign-in: {availability: 0.9995}, keys: {latency: 0.9}}}`, func(t *testing.T, r rendered) {
+			text := testenv.Must(os.ReadFile(filepath.Join(root, "docs", "alerts.yaml")))(t)
+			changed := strings.NewReplacer(
+				"{slo: sign-in, sli: availability}\n    expr: vector(0.999)", "{slo: sign-in, sli: availability}\n    expr: vector(0.9995)",
+				"{slo: keys, sli: latency}\n    expr: vector(0.99)", "{slo: keys, sli: latency}\n    expr: vector(0.9)",
+			).Replace(string(text))
+			var rules map[string]any
+			testenv.NoError(t, yaml.Unmarshal([]byte(changed), &rules))
+			if diff := cmp.Diff(rules, one(t, r, "PrometheusRule").Object["spec"]); diff != "" {
+				t.Errorf("the rules differ from docs/alerts.yaml with these objectives:\n%s", diff)
+			}
+		}},
+		{"a dashboard", "metrics: {dashboard: {enabled: true}}", func(t *testing.T, r rendered) {
+			checkDashboard(t, one(t, r, "ConfigMap"))
 		}},
 		{"no custom resource", "crds: {install: false}", func(t *testing.T, r rendered) {
 			if len(kind(r, "CustomResourceDefinition")) != 0 {
@@ -487,46 +505,49 @@ func hasNone(t *testing.T, args []string, flags ...string) {
 func TestInvalidValuesAreRejected(t *testing.T) {
 	c := chart(t)
 	for values, message := range map[string]string{
-		"replicaCount: 2":                                                  "additional properties 'replicaCount' not allowed",
-		"image: {tagg: x}":                                                 "'/image': additional properties 'tagg' not allowed",
-		"replicas: two":                                                    "'/replicas': got string, want integer",
-		"replicas: -1":                                                     "'/replicas': minimum: got -1, want 0",
-		"watchNamespaces: shop,orders":                                     "'/watchNamespaces': got string, want array",
-		"watchNamespaces: ['shop,orders']":                                 "'/watchNamespaces/0'",
-		"watchNamespaces: [Shop]":                                          "'/watchNamespaces/0'",
-		"watchNamespaces: [shop, shop]":                                    "'/watchNamespaces': items at 0 and 1 are equal",
-		"image: {pullPolicy: Sometimes}":                                   "value must be one of 'Always', 'IfNotPresent', 'Never'",
-		"image: {digest: abc}":                                             "'/image/digest'",
-		"image: {repository: ''}":                                          "image.repository is not set: write the operator's image",
-		"serverImage: {repository: ''}":                                    "serverImage.repository is not set: write the server's image",
-		"image: {repository: 'a b'}":                                       "'/image/repository'",
-		"serverImage: {tag: 'a b'}":                                        "'/serverImage/tag'",
-		"allowedImages: ['a,b']":                                           "'/allowedImages/0'",
-		"imagePullSecrets: [registry]":                                     "'/imagePullSecrets/0': got string, want object",
-		"log: {level: loud}":                                               "'/log/level': value must be one of 'debug', 'info', 'warn', 'error'",
-		"concurrentUpgrades: -1":                                           "'/concurrentUpgrades': minimum: got -1, want 0",
-		"concurrentReconciles: 0":                                          "'/concurrentReconciles'",
-		"crds: {enabled: true}":                                            "'/crds': additional properties 'enabled' not allowed",
-		"crds: {install: 'yes'}":                                           "'/crds/install': got string, want boolean",
-		"metrics: {readers: [{name: prometheus}]}":                         "missing property 'namespace'",
-		"metrics: {serviceMonitor: {interval: often}}":                     "'/metrics/serviceMonitor/interval'",
-		"metrics: {prometheusRule: true}":                                  "'/metrics/prometheusRule': got boolean, want object",
-		"serverImage: {pullSecrets: [registry]}":                           "'/serverImage/pullSecrets/0': got string, want object",
-		"extraArgs: [leader-elect=false]":                                  "'/extraArgs/0'",
-		"extraEnv: [{value: a}]":                                           "'/extraEnv/0': missing property 'name'",
-		"terminationGracePeriodSeconds: 5":                                 "'/terminationGracePeriodSeconds': minimum: got 5, want 16",
-		"service: {ipFamilyPolicy: IPv6}":                                  "'/service/ipFamilyPolicy': value must be one of",
-		"podLabels: {team: 1}":                                             "'/podLabels/team': got number, want string",
-		"affinity: {nodeAffinities: {}}":                                   "'/affinity'",
-		"priorityClassName: [a]":                                           "'/priorityClassName': got array, want string",
-		"fullnameOverride: 'A B'":                                          "'/fullnameOverride'",
-		"metrics: null":                                                    "missing property 'metrics'",
-		"podLabels: {app.kubernetes.io/name: mine}":                        "podLabels: app.kubernetes.io/name is reserved for the chart: choose a label with another prefix",
-		"serviceAccount: {create: false}":                                  "write the name of an existing account to serviceAccount.name",
-		"metrics: {enabled: false, readers: [{namespace: a, name: b}]}":    "write metrics.enabled: true, or remove metrics.readers",
-		"metrics: {enabled: false, serviceMonitor: {enabled: true}}":       "write metrics.enabled: true, or",
-		"networkPolicy: {metricsFrom: {namespaceSelector: {}}}":            "'/networkPolicy/metricsFrom': got object, want array",
-		"topologySpreadConstraints: {topologyKey: kubernetes.io/hostname}": "'/topologySpreadConstraints': got object, want array",
+		"replicaCount: 2":                              "additional properties 'replicaCount' not allowed",
+		"image: {tagg: x}":                             "'/image': additional properties 'tagg' not allowed",
+		"replicas: two":                                "'/replicas': got string, want integer",
+		"replicas: -1":                                 "'/replicas': minimum: got -1, want 0",
+		"watchNamespaces: shop,orders":                 "'/watchNamespaces': got string, want array",
+		"watchNamespaces: ['shop,orders']":             "'/watchNamespaces/0'",
+		"watchNamespaces: [Shop]":                      "'/watchNamespaces/0'",
+		"watchNamespaces: [shop, shop]":                "'/watchNamespaces': items at 0 and 1 are equal",
+		"image: {pullPolicy: Sometimes}":               "value must be one of 'Always', 'IfNotPresent', 'Never'",
+		"image: {digest: abc}":                         "'/image/digest'",
+		"image: {repository: ''}":                      "image.repository is not set: write the operator's image",
+		"serverImage: {repository: ''}":                "serverImage.repository is not set: write the server's image",
+		"image: {repository: 'a b'}":                   "'/image/repository'",
+		"serverImage: {tag: 'a b'}":                    "'/serverImage/tag'",
+		"allowedImages: ['a,b']":                       "'/allowedImages/0'",
+		"imagePullSecrets: [registry]":                 "'/imagePullSecrets/0': got string, want object",
+		"log: {level: loud}":                           "'/log/level': value must be one of 'debug', 'info', 'warn', 'error'",
+		"concurrentUpgrades: -1":                       "'/concurrentUpgrades': minimum: got -1, want 0",
+		"concurrentReconciles: 0":                      "'/concurrentReconciles'",
+		"crds: {enabled: true}":                        "'/crds': additional properties 'enabled' not allowed",
+		"crds: {install: 'yes'}":                       "'/crds/install': got string, want boolean",
+		"metrics: {readers: [{name: prometheus}]}":     "missing property 'namespace'",
+		"metrics: {serviceMonitor: {interval: often}}": "'/metrics/serviceMonitor/interval'",
+		"metrics: {prometheusRule: {objectives: {signin: {latency: 0.9}}}}":  "invalid propertyName 'signin'",
+		"metrics: {prometheusRule: {objectives: {keys: {latency: \"99\"}}}}": "want number",
+		"metrics: {prometheusRule: {objectives: {keys: {latency: 99}}}}":     "exclusiveMaximum",
+		"metrics: {prometheusRule: true}":                                    "'/metrics/prometheusRule': got boolean, want object",
+		"serverImage: {pullSecrets: [registry]}":                             "'/serverImage/pullSecrets/0': got string, want object",
+		"extraArgs: [leader-elect=false]":                                    "'/extraArgs/0'",
+		"extraEnv: [{value: a}]":                                             "'/extraEnv/0': missing property 'name'",
+		"terminationGracePeriodSeconds: 5":                                   "'/terminationGracePeriodSeconds': minimum: got 5, want 16",
+		"service: {ipFamilyPolicy: IPv6}":                                    "'/service/ipFamilyPolicy': value must be one of",
+		"podLabels: {team: 1}":                                               "'/podLabels/team': got number, want string",
+		"affinity: {nodeAffinities: {}}":                                     "'/affinity'",
+		"priorityClassName: [a]":                                             "'/priorityClassName': got array, want string",
+		"fullnameOverride: 'A B'":                                            "'/fullnameOverride'",
+		"metrics: null":                                                      "missing property 'metrics'",
+		"podLabels: {app.kubernetes.io/name: mine}":                          "podLabels: app.kubernetes.io/name is reserved for the chart: choose a label with another prefix",
+		"serviceAccount: {create: false}":                                    "write the name of an existing account to serviceAccount.name",
+		"metrics: {enabled: false, readers: [{namespace: a, name: b}]}":      "write metrics.enabled: true, or remove metrics.readers",
+		"metrics: {enabled: false, serviceMonitor: {enabled: true}}":         "write metrics.enabled: true, or",
+		"networkPolicy: {metricsFrom: {namespaceSelector: {}}}":              "'/networkPolicy/metricsFrom': got object, want array",
+		"topologySpreadConstraints: {topologyKey: kubernetes.io/hostname}":   "'/topologySpreadConstraints': got object, want array",
 	} {
 		_, err := c.tryTemplate(t, values)
 		if err == nil {

@@ -2,12 +2,14 @@ package install
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
@@ -129,13 +132,45 @@ func TestAPodThatIsNotRestrictedIsRejected(t *testing.T) {
 	}
 }
 
-func TestTheConfigurationForPrometheusIsAccepted(t *testing.T) {
+func TestTheConfigurationForMonitoringIsAccepted(t *testing.T) {
+	const dir = "test/install/testdata/kustomize-monitoring"
+	tested := testenv.Must(os.ReadFile(filepath.Join(root, dir, "kustomization.yaml")))(t)
+	manual := testenv.Must(os.ReadFile(filepath.Join(root, "docs", "monitoring.md")))(t)
+	want := strings.ReplaceAll(string(tested), "../../../../config", "auth-gateway/config")
+	if !strings.Contains(string(manual), "```yaml\n"+want+"```\n") {
+		t.Errorf("docs/monitoring.md does not contain this kustomization:\n%s", want)
+	}
+	objects := build(t, dir)
+	text := testenv.Must(os.ReadFile(filepath.Join(root, "docs", "alerts.yaml")))(t)
+	var rules map[string]any
+	testenv.NoError(t, yaml.Unmarshal(text, &rules))
+	if diff := cmp.Diff(rules, one(t, objects, "PrometheusRule").Object["spec"]); diff != "" {
+		t.Errorf("the rules differ from docs/alerts.yaml:\n%s", diff)
+	}
+	checkDashboard(t, one(t, objects, "ConfigMap"))
+
 	c := connect(t)
 	installPrometheusKinds(t, c)
 	namespace := kubernetestest.Namespace(t)
-	for _, o := range build(t, "config/prometheus") {
+	for _, o := range objects {
+		if o.GetNamespace() != "auth-gateway-system" {
+			t.Errorf("%s is in the namespace %s", nameOf(o), o.GetNamespace())
+		}
 		o.SetNamespace(namespace)
 		c.accepts(t, o)
+	}
+}
+
+// checkDashboard checks that a ConfigMap has docs/dashboard.json, and the label that Grafana's sidecar looks for.
+func checkDashboard(t *testing.T, o *unstructured.Unstructured) {
+	t.Helper()
+	dashboard := testenv.Must(os.ReadFile(filepath.Join(root, "docs", "dashboard.json")))(t)
+	got := fmt.Sprint(o.Object["data"].(map[string]any)["auth-gateway.json"])
+	if strings.TrimSpace(got) != strings.TrimSpace(string(dashboard)) {
+		t.Error("the ConfigMap differs from docs/dashboard.json")
+	}
+	if got := o.GetLabels()["grafana_dashboard"]; got != "1" {
+		t.Errorf("the label grafana_dashboard is %q", got)
 	}
 }
 
