@@ -80,7 +80,8 @@ func (j *job) record(failure string) {
 		return
 	}
 	if j.began.IsZero() {
-		j.recording.Add(span.Span{Name: spanWait, Start: j.queued, End: time.Now(), Error: failure})
+		left := time.Now() //nolint:forbidigo // no decision depends on it
+		j.recording.Add(span.Span{Name: spanWait, Start: j.queued, End: left, Error: failure})
 		return
 	}
 	j.recording.Add(span.Span{Name: spanWait, Start: j.queued, End: j.began})
@@ -251,7 +252,8 @@ func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error 
 		q.waiting.Add(-1)
 		return h.reject(q)
 	}
-	j := &job{ctx: ctx, work: work, done: make(chan error, 1), recording: span.From(ctx), queued: time.Now()}
+	j := &job{ctx: ctx, work: work, done: make(chan error, 1), recording: span.From(ctx)}
+	j.queued = time.Now() //nolint:forbidigo // no decision depends on it
 	timer := time.NewTimer(q.wait)
 	defer timer.Stop()
 	var err error
@@ -325,9 +327,9 @@ func (h *Hasher) do(j *job) error {
 		return h.cancel(j.ctx)
 	}
 	h.running.Add(1)
-	j.began = time.Now()
+	j.began = time.Now() //nolint:forbidigo // no decision depends on it
 	defer func() {
-		j.end = time.Now()
+		j.end = time.Now() //nolint:forbidigo // no decision depends on it
 		h.waited.Add(int64(j.began.Sub(j.queued)))
 		h.worked.Add(int64(j.end.Sub(j.began)))
 		h.running.Add(-1)

@@ -64,7 +64,7 @@ type exporter struct {
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(e.work, cancel)()
+	defer context.AfterFunc(e.work, cancel)() //nolint:contextcheck // it ends with either
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	n := int64(len(spans))
 	e.waiting.Add(-n)
