@@ -233,7 +233,7 @@ func (s *Server) Listening() <-chan Addresses { return s.addresses }
 // Run serves until ctx ends, and then finishes accepted requests, within SHUTDOWN_TIMEOUT,
 // and returns nil. If the server cannot start or continue, the error says what to do.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.close()
+	defer s.close() //nolint:contextcheck // ctx has ended then
 	for _, warning := range s.config.Warnings() {
 		s.log.Warn(warning)
 	}

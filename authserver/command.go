@@ -142,7 +142,7 @@ func (c Command) Run(ctx context.Context) int {
 		flushLog()
 		return c.exit(err)
 	}
-	defer server.close()
+	defer server.close() //nolint:contextcheck // ctx may have ended then
 	if verb == "migrate" {
 		return c.exit(c.migrate(ctx, server))
 	}

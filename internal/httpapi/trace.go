@@ -74,7 +74,7 @@ func serverSpan(method, route string, status int, start time.Time) span.Span {
 
 // beginTrace begins the trace of a request of an administrator, if it is to be recorded. Its caller is trusted only
 // after its credential was checked, so its own trace is linked to.
-func (a *Admin) beginTrace(x *adminExchange, route adminRoute, start time.Time) span.Recording {
+func (a *Admin) beginTrace(x *adminExchange, start time.Time) span.Recording {
 	if a.tracer == nil {
 		return nil
 	}

@@ -287,7 +287,7 @@ func TestGentleExportReadsAccountsInTheirOrder(t *testing.T) {
 		tx := testenv.Must(connect(t, c).Begin())(t)
 		for _, setting := range []string{
 			"random_page_cost = 1000", // so that a sort is cheaper
-			"parallel_setup_cost = 0", "parallel_tuple_cost = 0", "min_parallel_table_scan_size = 0", "jit_above_cost = 0",
+			"statement_timeout = '1h'", "parallel_setup_cost = 0", "parallel_tuple_cost = 0", "min_parallel_table_scan_size = 0", "jit_above_cost = 0",
 		} {
 			testenv.Must(tx.Exec("SET LOCAL " + setting))(t)
 		}
@@ -299,6 +299,9 @@ func TestGentleExportReadsAccountsInTheirOrder(t *testing.T) {
 		plan := strings.Join(texts(t, tx, "EXPLAIN "+text), "\n")
 		if slices.ContainsFunc(tc.never, func(node string) bool { return strings.Contains(plan, node) }) {
 			t.Errorf("with %v:\n%s", tc.settings, plan)
+		}
+		if limit := texts(t, tx, "SHOW statement_timeout")[0]; len(tc.settings) == 2 && limit != "0" {
+			t.Errorf("with %v it may take %s", tc.settings, limit)
 		}
 		testenv.NoError(t, tx.Rollback())
 	}

@@ -10,7 +10,10 @@ import (
 	"sync"
 )
 
-const signInPace = 8 // a second
+const (
+	signInPace = 8     // a second
+	slowPace   = 1_000 // accounts a second
+)
 
 // bulk measures sign-ins while accounts are imported or exported, in turn with quiet phases.
 func (b *bench) bulk(ctx context.Context, r *env) error {
@@ -34,35 +37,52 @@ func (b *bench) bulk(ctx context.Context, r *env) error {
 	defer server.stop()
 	signIns := func() paced { return pace(server.address, signInPace, d, r.signIn()) }
 	signIns() // opens connections
-	export := func() []string {
+	export := func(rate ...string) ([]string, error) {
 		_ = errors.Join(os.Remove(exported), os.Remove(exported+".manifest")) // an export overwrites nothing
-		return []string{"users", "export", exported}
+		return append([]string{"users", "export", exported}, rate...), nil
+	}
+	// A file of its own for each phase, because an import that continues first reads what it has imported.
+	next := count
+	slowly := func() ([]string, error) {
+		path := filepath.Join(dir, fmt.Sprint("accounts from ", next))
+		err := writeAccounts(path, next, next+slowPace*int(2*d.Seconds()+1))
+		next += slowPace * int(2*d.Seconds()+1)
+		return []string{"users", "import", path, "--from", "native", "--rate", fmt.Sprint(slowPace)}, err
 	}
 	// An import that is stopped at the end of a phase continues in the next one.
 	kinds := []struct {
 		name string
-		args func() []string
+		args func() ([]string, error)
 		seen paced
 	}{
 		{"nothing else", nil, paced{}},
-		{"an import", func() []string { return []string{"users", "import", file, "--from", "native", "--resume"} }, paced{}},
-		{"an export", export, paced{}},
-		{"an import of 1,000 a second", func() []string {
-			return []string{"users", "import", file, "--from", "native", "--resume", "--rate", "1000"}
+		{"an import", func() ([]string, error) {
+			return []string{"users", "import", file, "--from", "native", "--resume"}, nil
 		}, paced{}},
-		{"an export of 10,000 a second", func() []string { return append(export(), "--rate", "10000") }, paced{}},
+		{"an export", func() ([]string, error) { return export() }, paced{}},
+		{"an import of 1,000 a second", slowly, paced{}},
+		{"an export of 10,000 a second", func() ([]string, error) { return export("--rate", "10000") }, paced{}},
 	}
 	for range phases {
 		for i := range kinds {
 			k := &kinds[i]
+			var args []string
+			var failed error
+			if k.args != nil {
+				if args, failed = k.args(); failed != nil {
+					return failed
+				}
+			}
 			beside, stop := context.WithCancel(ctx)
 			var running sync.WaitGroup
-			var failed error
 			if k.args != nil {
 				running.Go(func() {
 					for beside.Err() == nil { // again, if it ends before the phase does
-						if _, err := r.command(beside, k.args()...); err != nil && beside.Err() == nil {
+						if _, err := r.command(beside, args...); err != nil && beside.Err() == nil {
 							failed = err
+							return
+						}
+						if args, failed = k.args(); failed != nil {
 							return
 						}
 					}

@@ -69,8 +69,8 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 SELECT set_config('max_parallel_workers_per_gather', '0', true) || set_config('jit', 'off', true);
 
 -- name: ReadInOrder
--- The accounts come from the index in their order.
-SET LOCAL enable_sort = off;
+-- The accounts come from the index in their order, for as long as the reader wants.
+SELECT set_config('enable_sort', 'off', true) || set_config('statement_timeout', '0', true);
 
 -- name: ExportAccounts
 -- The order is that of the column, which has an index, and not that of its text.
