@@ -160,7 +160,7 @@ func (a *Admin) handler(route adminRoute) http.Handler {
 		h.Set("Content-Security-Policy", replyPolicy)
 		h.Set("Cache-Control", "no-store")
 		trace := a.beginTrace(x, start) //nolint:contextcheck // the exchange has the request's
-		defer func() { //nolint:contextcheck // the exchange has the request's
+		defer func() {                  //nolint:contextcheck // the exchange has the request's
 			if p := recover(); p != nil {
 				x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
