@@ -399,7 +399,7 @@ func TestDriftLeavesWhatOthersAdd(t *testing.T) {
 			Name: "injected", Image: "mesh/proxy", VolumeMounts: []corev1.VolumeMount{{Name: "injected", MountPath: "/x"}},
 		}}, pod(d).Containers...)
 		c := &pod(d).Containers[1]
-		c.Env = append(c.Env, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "a"}, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "auth"})
+		c.Env = append(c.Env, corev1.EnvVar{Name: "MESH_NAME", Value: "a"}, corev1.EnvVar{Name: "MESH_NAME", Value: "auth"})
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "injected", MountPath: "/etc/ssl/extra"})
 		pod(d).InitContainers = []corev1.Container{{Name: "injected-init", Image: "mesh/init"}}
 		pod(d).Volumes = append([]corev1.Volume{{Name: "injected",
@@ -463,7 +463,7 @@ func TestDriftLeavesWhatOthersAdd(t *testing.T) {
 		}
 	}
 	ours := slices.IndexFunc(pod(d).Containers, func(c corev1.Container) bool { return c.Name == "authserver" })
-	if !slices.ContainsFunc(pod(d).Containers[ours].Env, func(e corev1.EnvVar) bool { return e.Name == "OTEL_SERVICE_NAME" }) {
+	if !slices.ContainsFunc(pod(d).Containers[ours].Env, func(e corev1.EnvVar) bool { return e.Name == "MESH_NAME" }) {
 		t.Error("a variable of another writer is missing")
 	}
 	if d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "" || d.Spec.Template.Labels["mesh"] != "on" {
