@@ -68,6 +68,7 @@ type Batch struct {
 	Import   string   // which import it belongs to
 	Before   Progress // as it was recorded; ErrInterfered if it is not
 	Accounts []identity.MovedAccount
+	Staged   Staged // of these accounts; nil: they are not sent yet
 	// Exclude is called with the schemes of the hashes that are stored, while no other import adds one. It returns which
 	// accounts are not stored because of theirs, by their index. Nil: all may be.
 	Exclude func(schemes []string) map[int]bool
@@ -75,6 +76,12 @@ type Batch struct {
 	// recorded when the batch is stored.
 	Refuse func([]Taken) (Progress, error)
 	DryRun bool // store nothing
+}
+
+// Staged are accounts that the database has but that are not stored. A batch takes it over.
+type Staged interface {
+	// Discard removes them.
+	Discard()
 }
 
 // ErrInterfered is the error of a batch if another process continues the same import.
@@ -87,6 +94,8 @@ type Store interface {
 	BeginImport(ctx context.Context, id string) (p Progress, found bool, err error)
 	// RestartImport records that an import is at its beginning.
 	RestartImport(ctx context.Context, id string) error
+	// Stage sends the accounts of a batch to the database while it stores the batch before.
+	Stage(ctx context.Context, accounts []identity.MovedAccount) (Staged, error)
 	// ImportBatch stores a batch: the accounts whose values are free, and the progress, or nothing.
 	ImportBatch(ctx context.Context, b Batch) error
 	// FinishImport records that an import is complete.
@@ -150,17 +159,18 @@ func (i *Import) Run(ctx context.Context, id string, entries iter.Seq2[Entry, er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begun := p.Read
-	batches, reading := make(chan []Entry, 1), make(chan error, 1)
+	batches, reading := make(chan *batch), make(chan error, 1)
 	go func() {
 		defer close(batches)
 		reading <- i.prepare(ctx, entries, begun, batches)
 	}()
 	_, limiter := pace(i.Rate)
-	for batch := range batches {
-		if err = limiter.WaitN(ctx, len(batch)); err != nil {
+	for b := range batches {
+		if err = limiter.WaitN(ctx, len(b.entries)); err != nil {
+			b.discard()
 			break
 		}
-		if p, err = i.store(ctx, id, p, batch, refused); err != nil {
+		if p, err = i.store(ctx, id, p, b, refused); err != nil {
 			break
 		}
 		if i.Report != nil {
@@ -170,7 +180,8 @@ func (i *Import) Run(ctx context.Context, id string, entries iter.Seq2[Entry, er
 	if err != nil {
 		cancel()
 	}
-	for range batches { // the reader ends before the caller closes its files
+	for b := range batches { // the reader ends before the caller closes its files
+		b.discard()
 	}
 	if read := <-reading; err == nil {
 		err = read
@@ -212,26 +223,37 @@ func openRefused(path string, length int64) (*os.File, error) {
 }
 
 // prepare reads entries after the first skip ones, checks them, and sends them in batches.
-func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], skip int64, batches chan<- []Entry) error {
+func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], skip int64, batches chan<- *batch) error {
 	seen := newNames()
-	var batch []Entry
+	var read []Entry
 	var slow int
 	size, _ := pace(i.Rate)
 	send := func() error {
-		i.check(batch)
-		for k := range batch {
-			if batch[k].Refused == nil {
-				batch[k].Refused = seen.add(&batch[k].Account)
+		i.check(read)
+		b := &batch{entries: read}
+		for k := range read {
+			if read[k].Refused == nil {
+				read[k].Refused = seen.add(&read[k].Account)
+			}
+			if read[k].Refused == nil {
+				b.accounts, b.indexes = append(b.accounts, read[k].Account), append(b.indexes, k)
 			}
 		}
 		if !i.DryRun { // the store knows those of former batches
 			seen = newNames()
 		}
+		if i.Rate == 0 { // with a rate nothing is gained
+			var err error
+			if b.staged, err = i.Store.Stage(ctx, b.accounts); err != nil {
+				return err
+			}
+		}
 		select {
-		case batches <- batch:
-			batch, slow = nil, 0
+		case batches <- b:
+			read, slow = nil, 0
 			return nil
 		case <-ctx.Done():
+			b.discard()
 			return ctx.Err()
 		}
 	}
@@ -246,16 +268,30 @@ func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], s
 		if hashes.IsDigest(entry.Account.PasswordHash) {
 			slow++
 		}
-		if batch = append(batch, entry); len(batch) == size || slow == batchHashes {
+		if read = append(read, entry); len(read) == size || slow == batchHashes {
 			if err := send(); err != nil {
 				return err
 			}
 		}
 	}
-	if len(batch) > 0 {
+	if len(read) > 0 {
 		return send()
 	}
 	return nil
+}
+
+// batch is what prepare has read, and which of it can be stored.
+type batch struct {
+	entries  []Entry
+	accounts []identity.MovedAccount
+	indexes  []int // of the accounts in entries
+	staged   Staged
+}
+
+func (b *batch) discard() {
+	if b.staged != nil {
+		b.staged.Discard()
+	}
 }
 
 // check checks entries with all processors.
@@ -330,15 +366,9 @@ func (n *names) add(m *identity.MovedAccount) error {
 }
 
 // store stores a batch, and writes down which of its entries are refused.
-func (i *Import) store(ctx context.Context, id string, before Progress, entries []Entry, refused *os.File) (after Progress, err error) {
-	b := Batch{Import: id, Before: before, DryRun: i.DryRun}
-	var indexes []int
-	for k := range entries {
-		if entries[k].Refused == nil {
-			b.Accounts = append(b.Accounts, entries[k].Account)
-			indexes = append(indexes, k)
-		}
-	}
+func (i *Import) store(ctx context.Context, id string, before Progress, prepared *batch, refused *os.File) (after Progress, err error) {
+	entries, indexes := prepared.entries, prepared.indexes
+	b := Batch{Import: id, Before: before, DryRun: i.DryRun, Accounts: prepared.accounts, Staged: prepared.staged}
 	var excluded map[int]bool
 	if slices.ContainsFunc(indexes, func(k int) bool { _, foreign := entries[k].scheme.Foreign(); return foreign }) {
 		b.Exclude = func(schemes []string) map[int]bool {

@@ -24,6 +24,9 @@ func (*batches) BeginImport(context.Context, string) (moving.Progress, bool, err
 }
 func (*batches) RestartImport(context.Context, string) error { return nil }
 func (*batches) FinishImport(context.Context, string) error  { return nil }
+func (*batches) Stage(context.Context, []identity.MovedAccount) (moving.Staged, error) {
+	return nil, nil
+}
 func (s *batches) ImportBatch(_ context.Context, b moving.Batch) error {
 	s.sizes = append(s.sizes, len(b.Accounts))
 	_, err := b.Refuse(nil)

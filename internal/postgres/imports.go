@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,9 +68,44 @@ func advanceImport(ctx context.Context, db querier, importID string, p moving.Pr
 	})
 }
 
+// staged is a transaction with the accounts of a batch in a table of its own.
+type staged struct {
+	store *Store
+	conn  *pgx.Conn
+	tx    pgx.Tx
+}
+
+// Stage implements moving.Store.
+func (s *Store) Stage(ctx context.Context, accounts []identity.MovedAccount) (moving.Staged, error) {
+	conn, tx, err := s.beginBulk(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := stage(ctx, unprepared{tx}, accounts); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+		return nil, translate(ctx, err)
+	}
+	return &staged{s, conn, tx}, nil
+}
+
+// Discard implements moving.Staged.
+func (d *staged) Discard() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = d.conn.Close(ctx)
+}
+
 // ImportBatch implements moving.Store.
 func (s *Store) ImportBatch(ctx context.Context, b moving.Batch) error {
-	return s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	if b.Staged == nil {
+		ahead, err := s.Stage(ctx, b.Accounts)
+		if err != nil {
+			return err
+		}
+		b.Staged = ahead
+	}
+	ahead := b.Staged.(*staged)
+	return s.finishBulk(ctx, ahead.conn, ahead.tx, func(ctx context.Context, tx pgx.Tx) error {
 		st := named("CheckStaging")
 		if !b.DryRun {
 			st = named("StoreStaging")
@@ -76,15 +113,24 @@ func (s *Store) ImportBatch(ctx context.Context, b moving.Batch) error {
 				return errors.Join(err, moving.ErrInterfered)
 			}
 		}
-		var excluded map[int]bool
 		if b.Exclude != nil {
 			schemes, err := lockSchemes(ctx, tx)
 			if err != nil {
 				return err
 			}
-			excluded = b.Exclude(schemes)
+			excluded := slices.Collect(maps.Keys(b.Exclude(schemes)))
+			if err := named("ExcludeStaged").exec(ctx, tx, pgx.NamedArgs{"numbers": excluded}); err != nil {
+				return err
+			}
 		}
-		taken, err := stage(ctx, tx, st, b.Accounts, excluded)
+		found, err := tx.Query(ctx, st.sql)
+		if err != nil {
+			return err
+		}
+		taken, err := pgx.CollectRows(found, func(row pgx.CollectableRow) (t moving.Taken, err error) {
+			err = row.Scan(&t.Index, &t.ID, &t.Username, &t.Email)
+			return t, err
+		})
 		if err != nil {
 			return err
 		}
@@ -109,23 +155,12 @@ func lockSchemes(ctx context.Context, tx pgx.Tx) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// stage copies accounts into a table of the transaction, except for some, and runs a statement over it, which returns the
-// accounts whose values are taken.
-func stage(
-	ctx context.Context, tx pgx.Tx, st *statement, accounts []identity.MovedAccount, except map[int]bool,
-) ([]moving.Taken, error) {
+// stage copies accounts into a table of the transaction.
+func stage(ctx context.Context, tx pgx.Tx, accounts []identity.MovedAccount) error {
 	if err := named("CreateStaging").exec(ctx, tx, nil); err != nil {
-		return nil, err
+		return err
 	}
-	i := -1
-	rows := pgx.CopyFromFunc(func() ([]any, error) {
-		i++
-		for except[i] {
-			i++
-		}
-		if i == len(accounts) {
-			return nil, nil
-		}
+	rows := pgx.CopyFromSlice(len(accounts), func(i int) ([]any, error) {
 		a := &accounts[i]
 		return []any{
 			i, id(a.ID), stored(a.Username, a.ID), stored(a.CanonicalUsername, a.ID), a.Email, a.CanonicalEmail,
@@ -134,17 +169,8 @@ func stage(
 			nullable(a.UnprovedEmail), nullable(a.CanonicalUnprovedEmail), a.UnprovedSince,
 		}, nil
 	})
-	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"staging"}, stagingColumns, rows); err != nil {
-		return nil, err
-	}
-	found, err := tx.Query(ctx, st.sql)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(found, func(row pgx.CollectableRow) (t moving.Taken, err error) {
-		err = row.Scan(&t.Index, &t.ID, &t.Username, &t.Email)
-		return t, err
-	})
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{"staging"}, stagingColumns, rows)
+	return err
 }
 
 func nullable(text string) *string {
@@ -185,42 +211,52 @@ func (s *Store) ExportAccounts(ctx context.Context, gently bool, f func(*identit
 	})
 }
 
-// inBulk runs f in a transaction without the limits of requests. It is not repeated. Its connection is not from the
-// pool, and the next call uses it again: for small batches, a new one would be most of the database's work.
+// inBulk runs f in a transaction without the limits of requests. It is not repeated.
 func (s *Store) inBulk(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
 	conn, tx, err := s.beginBulk(ctx)
 	if err != nil {
 		return err
 	}
-	keep := false
-	defer func() {
-		if !keep || !s.bulk.CompareAndSwap(nil, conn) {
-			_ = conn.Close(context.WithoutCancel(ctx))
+	return s.finishBulk(ctx, conn, tx, f)
+}
+
+// finishBulk runs f in a transaction of beginBulk, and ends the transaction.
+func (s *Store) finishBulk(ctx context.Context, conn *pgx.Conn, tx pgx.Tx, f func(context.Context, pgx.Tx) error) error {
+	err := f(ctx, unprepared{tx})
+	if err == nil {
+		if err = tx.Commit(ctx); err == nil {
+			s.keepBulk(ctx, conn)
+			return nil
 		}
-	}()
-	if err := f(ctx, unprepared{tx}); err != nil {
-		_ = tx.Rollback(context.WithoutCancel(ctx))
-		if sqlState(err) != "" || isLost(err) || isTimeout(err) {
-			return translate(ctx, err)
-		}
-		return err
+		err = translate(ctx, err)
+	} else if sqlState(err) != "" || isLost(err) || isTimeout(err) {
+		err = translate(ctx, err)
 	}
-	if err := tx.Commit(ctx); err != nil {
-		return translate(ctx, err)
+	_ = conn.Close(context.WithoutCancel(ctx)) // which rolls back
+	return err
+}
+
+// keepBulk keeps a connection for the next transaction: a new one for each small batch would be most of the database's
+// work. None of them is from the pool.
+func (s *Store) keepBulk(ctx context.Context, conn *pgx.Conn) {
+	select {
+	case s.bulk <- conn:
+	default:
+		_ = conn.Close(context.WithoutCancel(ctx))
 	}
-	keep = true
-	return nil
 }
 
 // beginBulk opens a connection if none is left or the one that is left has been lost.
 func (s *Store) beginBulk(ctx context.Context) (*pgx.Conn, pgx.Tx, error) {
 	bulk := limits{statement: bulkTimeout, lock: bulkTimeout, idle: bulkTimeout}
 	options := pgx.TxOptions{BeginQuery: bulk.begin()}
-	if conn := s.bulk.Swap(nil); conn != nil {
+	select {
+	case conn := <-s.bulk:
 		if tx, err := conn.BeginTx(ctx, options); err == nil {
 			return conn, tx, nil
 		}
 		_ = conn.Close(context.WithoutCancel(ctx))
+	default:
 	}
 	conn, err := s.connect(ctx)
 	if err != nil {

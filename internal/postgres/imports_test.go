@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,6 +271,41 @@ func TestImportKeepsItsConnection(t *testing.T) {
 	testenv.Must(db.Exec(`SELECT pg_terminate_backend($1)`, first))(t)
 	testenv.Until(t, 10*time.Second, "the connection ends", func() bool { return count(t, db, `SELECT count(*)`+bulk) == 0 })
 	run(3)
+}
+
+// An import that ends with an error leaves no batch that it has sent ahead.
+func TestImportThatStopsLeavesNothingStaged(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	var entries []moving.Entry
+	for n := range 300 { // batches of 64, because digests are hashed
+		account := moved(t, n, func(a *identity.MovedAccount) { a.PasswordHash = "88e4ddd2402d92d50e1879d6ecd9ffd4" })
+		entries = append(entries, moving.Entry{Account: account})
+	}
+	i := importing(store)
+	open := func() int {
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND state LIKE 'idle in transaction%'`)
+	}
+	var interferes sync.WaitGroup
+	i.Report = func(p moving.Progress) {
+		if p.Read != 192 {
+			return
+		}
+		tx := testenv.Must(db.Begin())(t)
+		testenv.Must(tx.Exec(`UPDATE imports SET read = 0`))(t)
+		interferes.Go(func() { // while the next batch waits for this transaction, the one after it is sent ahead
+			testenv.Until(t, patience, "a batch is sent ahead", func() bool { return open() == 2 })
+			testenv.NoError(t, tx.Commit())
+		})
+	}
+	p, err := i.Run(t.Context(), "files", each(entries...))
+	if !errors.Is(err, moving.ErrInterfered) || p.Read != 192 || count(t, db, `SELECT count(*) FROM users`) != 192 {
+		t.Errorf("it stops after %+v: %v", p, err)
+	}
+	interferes.Wait()
+	testenv.Until(t, 5*time.Second, "no transaction is left", func() bool { return open() == 0 })
 }
 
 // The database of a gentle export neither sorts before the first account nor uses another processor.

@@ -52,8 +52,8 @@ type Store struct {
 	answers        atomic.Int64 // how often PostgreSQL has answered a statement
 	gaveUp         atomic.Int64 // calls that got no connection in time
 	limits         limits
-	hidden         atomic.Bool              // a pooler was detected late; see isPooled
-	bulk           atomic.Pointer[pgx.Conn] // unused, of an import or export
+	hidden         atomic.Bool    // a pooler was detected late; see isPooled
+	bulk           chan *pgx.Conn // unused ones of imports and exports
 }
 
 var _ identity.Store = (*Store)(nil)
@@ -122,6 +122,7 @@ func Open(c Config, opts ...Option) (*Store, error) {
 		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
 		// The pool holds at most MaxConns dead connections, and closes each when it is released.
 		tries:  c.MaxConns + 1,
+		bulk:   make(chan *pgx.Conn, 2), // an import stages a batch while another one is stored
 		limits: l,
 	}, nil
 }
@@ -199,10 +200,10 @@ func milliseconds(d time.Duration) string {
 
 // Close waits for the calls under way, and closes the connections.
 func (s *Store) Close() {
-	if conn := s.bulk.Swap(nil); conn != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for len(s.bulk) > 0 {
+		_ = (<-s.bulk).Close(ctx)
 	}
 	s.pool.Close()
 }

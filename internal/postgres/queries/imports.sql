@@ -26,6 +26,9 @@ CREATE TEMPORARY TABLE staging (
     unproved_email text, canonical_unproved_email text, unproved_since timestamptz
 ) ON COMMIT DROP;
 
+-- name: ExcludeStaged
+DELETE FROM staging WHERE n = ANY (:'numbers'::int[]);
+
 -- name: StoreStaging
 -- Returns the accounts that are not stored, and which of their values are taken. If none
 -- is, a transaction that ran at the same time has taken it.
