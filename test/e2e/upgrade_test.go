@@ -26,11 +26,11 @@ import (
 func TestAnUpgradeOfTenGatewaysGoesInWavesAndCostsNoRequest(t *testing.T) {
 	const many, wave = 10, 3
 	p := newTestNamespace(t)
-	p.database(t)
+	password := p.database(t)
 	var loads []loading
 	for i := range many {
 		name := fmt.Sprintf("auth-%d", i)
-		p.newDatabase(t, name)
+		p.newDatabase(t, password, name)
 		p.create(t, smallest(name, cheapPasswords, func(s *v1alpha1.AuthGatewaySpec) {
 			s.Replicas = new(int32(1))
 			s.Database.Name, s.Database.MaxConnections = name, 3
@@ -70,10 +70,10 @@ func TestAnUpgradeOfTenGatewaysGoesInWavesAndCostsNoRequest(t *testing.T) {
 }
 
 // newDatabase creates another database on the PostgreSQL of the namespace.
-func (p testNamespace) newDatabase(t *testing.T, name string) {
+func (p testNamespace) newDatabase(t *testing.T, password, name string) {
 	t.Helper()
-	p.exec(t, p.name, databaseHost, "psql", "--host=/var/run/postgresql", "--username="+databaseUser, "--dbname="+databaseName,
-		"--command="+fmt.Sprintf(`CREATE DATABASE %q`, name))
+	where := fmt.Sprintf("postgresql://%s:%s@/%s?host=/var/run/postgresql", databaseUser, password, databaseName)
+	p.exec(t, p.name, databaseHost, "psql", where, "--command="+fmt.Sprintf(`CREATE DATABASE %q`, name))
 }
 
 // reconfigureOperator changes the operator's arguments, and waits until the operator runs with them. The returned
