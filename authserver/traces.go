@@ -11,7 +11,7 @@ import (
 // newTracer returns what records traces, or nil if the settings turn them off.
 func newTracer(c config.Config, o Options) (*tracing.Tracer, error) {
 	if !c.Traces.Enabled() {
-		return nil, nil //nolint:nilnil // there is none
+		return nil, nil //nolint:nilnil // traces are off
 	}
 	t, to := c.Traces, c.Traces.Export()
 	attributes, _ := config.Pairs(t.Attributes) // valid: it was checked

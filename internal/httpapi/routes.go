@@ -19,7 +19,7 @@ type route struct {
 	limit  identity.LimitClass // by client address; empty: no limit
 }
 
-// isDocument reports whether the reply is the same for everybody: its handler waits for nothing, and needs neither
+// isDocument reports whether every caller gets the same reply: its handler waits for nothing, and needs neither
 // parameters nor to know the caller.
 func (r route) isDocument() bool { return r.body == noBody && r.trust == anyone && r.limit == "" }
 

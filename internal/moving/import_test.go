@@ -2,10 +2,12 @@ package moving_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,4 +100,46 @@ func TestExportKeepsToItsRate(t *testing.T) {
 			t.Errorf("%d accounts in %v; want 1050 in 1 s", m.Users, took)
 		}
 	})
+}
+
+// ahead is a Store that fails at the third batch, once another one is staged.
+type ahead struct {
+	batches
+	staged, discarded, stored atomic.Int32
+}
+
+func (s *ahead) Stage(context.Context, []identity.MovedAccount) (moving.Staged, error) {
+	s.staged.Add(1)
+	return s, nil
+}
+func (s *ahead) Discard() { s.discarded.Add(1) }
+func (s *ahead) ImportBatch(_ context.Context, b moving.Batch) error {
+	if s.stored.Add(1) < 3 {
+		_, err := b.Refuse(nil)
+		return err
+	}
+	for s.staged.Load() < 4 {
+		time.Sleep(time.Millisecond)
+	}
+	return moving.ErrInterfered
+}
+
+func TestImportDiscardsWhatItHasSentAhead(t *testing.T) {
+	var entries iter.Seq2[moving.Entry, error] = func(yield func(moving.Entry, error) bool) {
+		for n := range 640 {
+			account := identity.MovedAccount{Email: fmt.Sprintf("moved%d@example.com", n), EmailVerified: true,
+				PasswordHash: "88e4ddd2402d92d50e1879d6ecd9ffd4"}
+			if !yield(moving.Entry{File: "f", Number: n + 1, Account: account}, nil) {
+				return
+			}
+		}
+	}
+	store, rules := &ahead{}, identity.New(identity.Policy{}, identity.Dependencies{Now: time.Now})
+	i := moving.Import{Store: store, Check: rules.CheckMovedAccount, Cost: 4}
+	if _, err := i.Run(t.Context(), "files", entries); !errors.Is(err, moving.ErrInterfered) {
+		t.Errorf("it ends with %v", err)
+	}
+	if left := store.staged.Load() - store.stored.Load() - store.discarded.Load(); left != 0 {
+		t.Errorf("%d batches are neither stored nor discarded", left)
+	}
 }
