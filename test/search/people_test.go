@@ -18,6 +18,7 @@ type person struct {
 	who       string
 	careful   bool     // true for the owner
 	asked     []string // the addresses that the owner gave for an account of theirs
+	adopted   []string // the addresses whose account strangers requested, and the owner took with a code that came by mail
 	blind     bool     // true for strangers without a mailbox
 	reads     func(letter)
 	networks  []string // client addresses
@@ -340,6 +341,16 @@ func (w *simulation) learn(p *person, q request, a *reply) {
 	case "POST /users/verify-user", "POST /users/change-password":
 		if q.parameters["code"] != "" {
 			clear(p.waiting)
+			p.adopt(q.parameters["code"])
+		}
+	}
+}
+
+// adopt records that a code of a mail gave the owner an account with the address of that mail.
+func (p *person) adopt(code string) {
+	for _, l := range p.letters {
+		if plain(l.code()) == plain(code) && !slices.ContainsFunc(p.asked, func(a string) bool { return strings.EqualFold(wire(a), l.to) }) {
+			p.asked, p.adopted = append(p.asked, l.to), append(p.adopted, l.to)
 		}
 	}
 }

@@ -293,15 +293,15 @@ func (w *simulation) newestCodes() (codes []string) {
 	return codes
 }
 
-// isIn reports whether tokens are of an account that the owner created: with their address and a username that they
-// chose.
+// isIn reports whether tokens are of an account of the owner: with their address and a username that they chose. An
+// account that strangers requested keeps the username that those chose until its owner changes it.
 func (w *simulation) isIn(a reply) bool {
 	me := w.call(w.owner, request{method: "GET", path: "/users", bearer: a.text("access_token")})
 	theirs := func(list []string, value string) bool {
 		return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, value) || strings.EqualFold(s+".2", value) })
 	}
 	return me.ok() && theirs(slices.Concat(w.owner.mailboxes, w.ownAddresses()), me.text("email")) &&
-		theirs(w.owner.names, me.text("username"))
+		(theirs(w.owner.names, me.text("username")) || theirs(w.owner.adopted, wire(me.text("email"))))
 }
 
 // askAgain repeats the strangers' requests about the owner's addresses.
