@@ -3,6 +3,8 @@ package authserver_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -46,7 +48,7 @@ func (c *cluster) call(args []string, changes ...env) outcome {
 
 func TestHelpListsEverySettingAndCommand(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-h"}, {"--help"}, {"help"}} {
+	for _, args := range [][]string{{"-h"}, {"--help"}, {"help"}, {"admin", "--help"}, {"keys", "revoke", "-h"}} {
 		got := call(t, env{}, args...)
 		if got.code != 0 || got.err != "" {
 			t.Errorf("%s: exit code %d, %s", args, got.code, got.err)
@@ -372,6 +374,38 @@ func TestTerminationLogIsNotWrittenByOtherCommands(t *testing.T) {
 		message, got := terminationLog(t, gatewaytest.Environ(c.db, tc.changes), tc.args...)
 		if got.code != tc.code || message != oldMessage {
 			t.Errorf("%v: exit code %d, and the file contains %.100q; %s", tc.args, got.code, message, got.err)
+		}
+	}
+}
+
+func TestDryRunOfAnImportSaysWhatWouldBeRefused(t *testing.T) {
+	settings := gatewaytest.Environ(postgrestest.Config(t))
+	if got := call(t, settings, "migrate"); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	dir := t.TempDir()
+	file, refused := filepath.Join(dir, "accounts.ndjson"), filepath.Join(dir, "refused")
+	lines := `{"email": "ada@example.com", "email_verified": true}` + "\n" + strings.Repeat(`{"email": "unproved@example.com"}`+"\n", 25)
+	testenv.NoError(t, os.WriteFile(file, []byte(lines), 0o600))
+	dry := []string{"users", "import", file, "--from", "native", "--dry-run"}
+	got := call(t, settings, dry...)
+	if got.code != 0 || !strings.Contains(got.out, "1 can be imported, 25 are refused") || !strings.Contains(got.err, "5 more are refused") ||
+		!strings.Contains(got.err, file+", account 2: email: is not verified") || strings.Contains(got.err, "account 22") {
+		t.Errorf("%+v", got)
+	}
+	// The file could be that of an import that was stopped.
+	if _, err := os.Stat(file + ".refused"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a dry run writes a file: %v", err)
+	}
+	got = call(t, settings, append(dry, "--refused", refused)...)
+	reasons := string(testenv.Must(os.ReadFile(refused))(t))
+	if got.code != 0 || strings.Contains(got.err, "more are refused") || strings.Count(reasons, "\n") != 25 {
+		t.Errorf("%+v, and the file has %s", got, reasons)
+	}
+	t.Chdir(dir)
+	for _, args := range [][]string{{"users", "export", "-"}, {"users", "import", "-", "--from", "native"}} {
+		if got := call(t, settings, args...); got.code != 2 || !strings.Contains(got.err, "FILE is -") {
+			t.Errorf("%v: %+v", args, got)
 		}
 	}
 }

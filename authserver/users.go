@@ -1,10 +1,12 @@
 package authserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +39,7 @@ formats.`,
 			if len(args) == 0 {
 				return admincli.Misused("FILE is missing")
 			}
-			return nil
+			return noDash(args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.reader.Files = args
@@ -49,7 +51,8 @@ formats.`,
 	flags.BoolVar(&m.dryRun, "dry-run", false, "only check the accounts")
 	flags.BoolVar(&m.resume, "resume", false, "continue an import that was stopped")
 	rateFlag(cmd, &m.rate)
-	flags.StringVar(&m.refused, "refused", "", "the file for what cannot be imported (default: the first FILE with .refused)")
+	flags.StringVar(&m.refused, "refused", "",
+		"the file for what cannot be imported (default: the first FILE with .refused; for a dry run none)")
 	flags.StringVar(&m.firebase, "firebase-config", "", "a file with the hash parameters of the Firebase project")
 	return cmd
 }
@@ -61,13 +64,23 @@ func (c Command) exportCommand() *cobra.Command {
 		Use: "export FILE", Short: "Export all accounts of the database, in the native format",
 		Long: `Exports all accounts of the database, which the settings of the server name (see
 authserver -h), with the hashes of their passwords.`,
-		Args: admincli.Exactly("FILE"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			return cmp.Or(admincli.Exactly("FILE")(cmd, args), noDash(args))
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.moved(perSecond, func(s *Server) error { return c.exportUsers(cmd.Context(), s, args[0], perSecond) })
 		},
 	}
 	rateFlag(cmd, &perSecond)
 	return cmd
+}
+
+// noDash refuses a dash in place of a file, which other programs take for the standard input or output.
+func noDash(files []string) error {
+	if slices.Contains(files, "-") {
+		return admincli.Misused("FILE is -, but accounts are read from and written to files only: write a name")
+	}
+	return nil
 }
 
 func rateFlag(cmd *cobra.Command, perSecond *int) {
@@ -111,7 +124,7 @@ func (c Command) importUsers(ctx context.Context, s *Server, m *move) error {
 			return fmt.Errorf("%s: %w", m.firebase, err)
 		}
 	}
-	if m.refused == "" {
+	if m.refused == "" && !m.dryRun { // a dry run must not replace the file of an import that was stopped
 		m.refused = reader.Files[0] + ".refused"
 	}
 	if err := reader.Check(); err != nil {
@@ -120,7 +133,7 @@ func (c Command) importUsers(ctx context.Context, s *Server, m *move) error {
 	if err := s.store.Ready(ctx); err != nil {
 		return fmt.Errorf("%w; run authserver migrate if the database is new", err)
 	}
-	begun, last := s.now(), s.now()
+	begun, last, explained := s.now(), s.now(), 0
 	i := moving.Import{
 		Store: s.store, Check: s.checkMoved, Cost: s.config.SaltRounds, Refused: m.refused, DryRun: m.dryRun, Resume: m.resume,
 		Rate: m.rate,
@@ -131,8 +144,22 @@ func (c Command) importUsers(ctx context.Context, s *Server, m *move) error {
 			}
 		},
 	}
-	return c.runImport(ctx, s, i, reader, begun)
+	if m.dryRun {
+		i.Explain = func(e moving.Entry) {
+			if explained++; explained <= maxExplained {
+				fmt.Fprintf(c.Err, "%s, account %d: %v\n", e.File, e.Number, e.Refused)
+			}
+		}
+	}
+	err := c.runImport(ctx, s, i, reader, begun)
+	if more := explained - maxExplained; more > 0 && m.refused == "" {
+		fmt.Fprintf(c.Err, "%d more are refused; --refused FILE writes the reasons of all\n", more)
+	}
+	return err
 }
+
+// maxExplained is how many reasons a dry run prints.
+const maxExplained = 20
 
 func (c Command) runImport(ctx context.Context, s *Server, i moving.Import, reader *moving.Reader, begun time.Time) error {
 	id, err := moving.ID(reader.From, reader.Files)

@@ -112,6 +112,7 @@ type Import struct {
 	Resume  bool
 	Rate    int            // accounts a second at most; 0: as fast as they are stored
 	Report  func(Progress) // called after each batch
+	Explain func(Entry)    // called for each refused entry, after its batch; nil: not
 
 	planned []hashes.Scheme // of a dry run
 }
@@ -150,7 +151,7 @@ func (i *Import) Run(ctx context.Context, id string, entries iter.Seq2[Entry, er
 		return p, err
 	}
 	var refused *os.File
-	if i.Refused != "" && !i.DryRun {
+	if i.Refused != "" {
 		if refused, err = openRefused(i.Refused, p.RefusedBytes); err != nil {
 			return p, err
 		}
@@ -378,7 +379,8 @@ func (i *Import) store(ctx context.Context, id string, before Progress, prepared
 	}
 	b.Refuse = func(taken []Taken) (Progress, error) {
 		for _, t := range taken {
-			entries[indexes[t.Index]].Refused = t.reason()
+			e := &entries[indexes[t.Index]]
+			e.Refused = t.reason(e.Account)
 		}
 		after = before
 		after.Read += int64(len(entries))
@@ -392,6 +394,11 @@ func (i *Import) store(ctx context.Context, id string, before Progress, prepared
 	}
 	if err := i.Store.ImportBatch(ctx, b); err != nil {
 		return before, err
+	}
+	for _, e := range entries {
+		if e.Refused != nil && i.Explain != nil {
+			i.Explain(e)
+		}
 	}
 	return after, nil
 }
@@ -440,7 +447,9 @@ func (i *Import) exclude(stored []string, entries []Entry, indexes []int) map[in
 	return excluded
 }
 
-func (t Taken) reason() error {
+func (t Taken) reason(m identity.MovedAccount) error {
+	// An account without a username has its id in that column.
+	t.Username = t.Username && m.Username != ""
 	var taken []string
 	for _, v := range []struct {
 		name string

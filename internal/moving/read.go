@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -92,6 +93,9 @@ func (r *Reader) readFile(path string, yield func(Entry, error) bool) bool {
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	counted := bufio.NewReaderSize(&counter{f, &r.read}, 1<<18)
+	if err := skipMark(counted); err != nil {
+		return yield(Entry{}, fmt.Errorf("%s: %w", path, err))
+	}
 	return formats[r.From](r, counted, func(e Entry, err error) bool {
 		if err != nil {
 			yield(Entry{}, fmt.Errorf("%s: %w", path, err))
@@ -100,6 +104,28 @@ func (r *Reader) readFile(path string, yield func(Entry, error) bool) bool {
 		e.File = path
 		return yield(e, nil)
 	})
+}
+
+// byteOrderMark is what Windows and its spreadsheets write before text in UTF-8.
+const byteOrderMark = "\xef\xbb\xbf"
+
+// skipMark skips the byte order mark of a file, which would otherwise belong to the name of the first column or to the
+// first JSON object. It returns an error if the file is no text in UTF-8 but something that can be converted to it.
+func skipMark(file *bufio.Reader) error {
+	start, _ := file.Peek(4) // an error returns with the next read
+	begins := func(magic string) bool { return bytes.HasPrefix(start, []byte(magic)) }
+	switch {
+	case begins(byteOrderMark):
+		_, err := file.Discard(len(byteOrderMark))
+		return err
+	case begins("\x1f\x8b"):
+		return errors.New("it is compressed: unpack it first, for example with gunzip")
+	case begins("PK\x03\x04"):
+		return errors.New("it is a ZIP archive: unpack it first")
+	case begins("\xff\xfe"), begins("\xfe\xff"), len(start) > 1 && (start[0] == 0) != (start[1] == 0):
+		return errors.New("it is not UTF-8 but UTF-16: convert it first, for example with iconv -f UTF-16 -t UTF-8")
+	}
+	return nil
 }
 
 // counter counts the bytes that are read.
@@ -116,17 +142,29 @@ func (c *counter) Read(p []byte) (int, error) {
 
 // readNative reads an account a line.
 func readNative(_ *Reader, file io.Reader, yield func(Entry, error) bool) bool {
-	lines := bufio.NewScanner(file)
-	lines.Buffer(make([]byte, 1<<16), maxLine)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
+	lines := bufio.NewReaderSize(file, 1<<16)
+	var buffer []byte
+	for n := 1; ; n++ {
+		text, err := readLine(lines, buffer[:0])
+		if errors.Is(err, io.EOF) {
+			return true
+		}
+		if err != nil && !errors.Is(err, errLongLine) {
+			return yield(Entry{}, err)
+		}
+		buffer = text
+		line := bytes.TrimSpace(text)
 		if len(line) == 0 {
 			continue
 		}
 		e := Entry{Number: n}
 		decoder := json.NewDecoder(bytes.NewReader(line))
 		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&e.Account); err != nil {
+		if err != nil {
+			e.Refused = err
+		} else if !utf8.Valid(line) {
+			e.Refused = errNotUTF8
+		} else if err := decoder.Decode(&e.Account); err != nil {
 			e.Refused = jsonFault(err)
 		} else if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 			e.Refused = errors.New("the line has more than one JSON object")
@@ -135,10 +173,34 @@ func readNative(_ *Reader, file io.Reader, yield func(Entry, error) bool) bool {
 			return false
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return yield(Entry{}, err)
+}
+
+// errNotUTF8 refuses what a decoder of JSON would change silently, such as a name in Latin-1.
+var errNotUTF8 = errors.New("it is not UTF-8: convert the file first, for example with iconv -f LATIN1 -t UTF-8")
+
+var errLongLine = errors.New("the line is longer than 1 MiB")
+
+// readLine appends the next line to a buffer. Of a line that is longer than maxLine, it returns the beginning and
+// errLongLine.
+func readLine(text *bufio.Reader, line []byte) ([]byte, error) {
+	read := 0
+	for {
+		part, err := text.ReadSlice('\n')
+		read += len(part)
+		if len(line) < maxLine {
+			line = append(line, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF) && read > 0:
+			err = nil
+		}
+		if err == nil && read > maxLine {
+			err = errLongLine
+		}
+		return line, err
 	}
-	return true
 }
 
 // jsonFault says what is wrong with JSON, without any of its values.
@@ -168,7 +230,10 @@ func objects(member string, account func(*Reader, json.RawMessage, *Entry) error
 			}
 			n++
 			e := Entry{Number: n, Foreign: true}
-			if e.Refused = account(r, raw, &e); e.Refused != nil {
+			if e.Refused = account(r, raw, &e); e.Refused == nil && !utf8.Valid(raw) {
+				e.Refused = errNotUTF8
+			}
+			if e.Refused != nil {
 				e.Account = identity.MovedAccount{}
 			}
 			return yield(e, nil)

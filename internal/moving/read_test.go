@@ -1,6 +1,7 @@
 package moving
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -165,6 +166,75 @@ func TestIDsOfOtherSystemsAreAlwaysTheSame(t *testing.T) {
 	}
 }
 
+// entries reads a text as a file of a system.
+func entries(t *testing.T, from, text string) (all []Entry) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	testenv.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	r := &Reader{From: from, Files: []string{path}}
+	testenv.NoError(t, r.Check())
+	for e, err := range r.Entries() {
+		testenv.NoError(t, err)
+		all = append(all, e)
+	}
+	return all
+}
+
+// A spreadsheet or an editor on Windows writes a byte order mark. As a part of the name of the first column, it would
+// give every account another id.
+func TestByteOrderMarkIsNoPartOfTheFile(t *testing.T) {
+	const id = "a1d4c5b0-1111-4222-8333-000000000001"
+	for from, text := range map[string]string{
+		"supabase": "id,email,encrypted_password\r\n" + id + ",ada@example.com,\r\n",
+		"native":   `{"id": "` + id + `", "email": "ada@example.com"}` + "\r\n",
+		"keycloak": `{"users": [{"id": "` + id + `", "email": "ada@example.com"}]}`,
+		"auth0":    `{"user_id": "` + id + `", "email": "ada@example.com"}`,
+	} {
+		read := entries(t, from, byteOrderMark+text)
+		if len(read) != 1 || read[0].Refused != nil || read[0].Account.ID != id || read[0].Account.Email != "ada@example.com" {
+			t.Errorf("%s: %+v", from, read)
+		}
+	}
+}
+
+func TestLineThatIsTooLongIsRefusedAlone(t *testing.T) {
+	long := `{"email": "long@example.com", "metadata": {"x": "` + strings.Repeat("y", 10*maxLine) + `"}}`
+	read := entries(t, "native", `{"email": "1@example.com"}`+"\n"+long+"\n"+`{"email": "3@example.com"}`+"\n"+long)
+	if len(read) != 4 || read[0].Refused != nil || !errors.Is(read[1].Refused, errLongLine) || read[1].Account.Email != "" ||
+		read[2].Account.Email != "3@example.com" || read[2].Number != 3 || !errors.Is(read[3].Refused, errLongLine) {
+		t.Errorf("%+.300v", read)
+	}
+	most := `{"email": "most@example.com"}`
+	most += strings.Repeat(" ", maxLine-len(most)-1) + "\n"
+	if read := entries(t, "native", most+most); len(read) != 2 || read[0].Refused != nil || read[1].Refused != nil {
+		t.Errorf("%+.300v", read)
+	}
+}
+
+// A decoder of JSON replaces what is not UTF-8, so a name in Latin-1 would be stored as another one.
+func TestAccountThatIsNotUTF8IsRefused(t *testing.T) {
+	for from, text := range map[string]string{
+		"supabase": "id,email,encrypted_password,raw_user_meta_data\n1,ada@example.com,,\"{\"\"full_name\"\": \"\"Zo\xeb\"\"}\"\n",
+		"native":   `{"email": "ada@example.com", "first_name": "Zo` + "\xeb" + `"}`,
+		"keycloak": `{"users": [{"id": "1", "email": "ada@example.com", "firstName": "Zo` + "\xeb" + `"}]}`,
+		"kratos":   `{"id": "1", "traits": {"email": "ada@example.com", "name": "Zo` + "\xeb" + `"}}`,
+	} {
+		if read := entries(t, from, text); len(read) != 1 || !errors.Is(read[0].Refused, errNotUTF8) {
+			t.Errorf("%s: %+v", from, read)
+		}
+	}
+}
+
+func TestReasonNamesNoUsernameThatAnAccountLacks(t *testing.T) {
+	taken := Taken{ID: true, Username: true, Email: true}
+	if reason := taken.reason(identity.MovedAccount{}).Error(); reason != "id: another account has it; email: another account has it" {
+		t.Error(reason)
+	}
+	if reason := taken.reason(identity.MovedAccount{Username: "ada"}).Error(); !strings.Contains(reason, "username: ") {
+		t.Error(reason)
+	}
+}
+
 func TestFileThatCannotBeReadSaysWhy(t *testing.T) {
 	if _, _, err := readAll(t, "keycloak", "keycloak-realm.json"); err == nil || !strings.Contains(err.Error(), "--users realm_file") {
 		t.Errorf("a realm without users: %v", err)
@@ -178,7 +248,8 @@ func TestFileThatCannotBeReadSaysWhy(t *testing.T) {
 		{"supabase", "COPY auth.users (id, email) FROM stdin;\n1\t2\n", "ends within"},
 		{"supabase", "INSERT INTO auth.users (id, email) VALUES ('1', 'x", "ends within"},
 		{"supabase", "INSERT INTO auth.users (id, email) VALUES ('1');", "another number of values"},
-		{"native", strings.Repeat("x", maxLine+1), "too long"},
+		{"auth0", "\x1f\x8b\x08\x00", "gunzip"}, {"firebase", "PK\x03\x04", "unpack it"},
+		{"native", "\xff\xfe{\x00", "UTF-16"}, {"native", "{\x00}\x00", "UTF-16"}, {"supabase", "\xfe\xff\x00i", "UTF-16"},
 	} {
 		path := filepath.Join(dir, "file")
 		testenv.NoError(t, os.WriteFile(path, []byte(tc.text), 0o600))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -42,7 +43,8 @@ func readSupabase(_ *Reader, file io.Reader, yield func(Entry, error) bool) bool
 	case !more:
 		return false
 	case err == nil && n == 0:
-		err = errors.New("there are no rows of auth.users in the file")
+		err = errors.New("there are no rows of auth.users in the file: it must be CSV with commas and a header, or a dump with COPY, or " +
+			"with INSERT and the names of the columns (pg_dump --column-inserts)")
 	}
 	if err != nil {
 		return yield(Entry{}, err)
@@ -82,6 +84,11 @@ func readCSV(text *bufio.Reader, each func(row) bool) error {
 }
 
 func supabaseAccount(columns row, m *identity.MovedAccount) (err error) {
+	for _, value := range columns {
+		if !utf8.ValidString(value) {
+			return errNotUTF8
+		}
+	}
 	switch {
 	case columns["deleted_at"] != "":
 		return errors.New("the account is deleted")
