@@ -115,6 +115,9 @@ func (s *Store) inTurn(
 // connect opens a connection that is not one of the pool's.
 func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
 	config := s.pool.Config().ConnConfig
+	// A statement that COPY prepares under a name would stay in the server process that a pooler has lent, and the next
+	// import could not prepare it there.
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	if err := s.hosts.single(ctx, config); err != nil {
 		return nil, err
 	}

@@ -274,6 +274,36 @@ func TestImportKeepsItsConnection(t *testing.T) {
 }
 
 // An import that ends with an error leaves no batch that it has sent ahead.
+// Behind a pooler, the second command gets the server process of the first.
+func TestImportsFollowEachOtherBehindAPooler(t *testing.T) {
+	t.Parallel()
+	for _, mode := range poolModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			c := postgrestest.Config(t)
+			pooled := postgrestest.Behind(t, c, mode, "default_pool_size = 2")
+			for n := range 6 {
+				store := postgrestest.Open(t, pooled)
+				id := fmt.Sprint("files", n)
+				testenv.NoError(t, store.RestartImport(t.Context(), id))
+				for k := range 2 {
+					after := moving.Progress{Read: int64(k + 1), Imported: int64(k + 1)}
+					batch := moving.Batch{Import: id, Accounts: []identity.MovedAccount{moved(t, 2*n+k, nil)},
+						Before: moving.Progress{Read: int64(k), Imported: int64(k)},
+						Refuse: func([]moving.Taken) (moving.Progress, error) { return after, nil }}
+					testenv.NoError(t, store.ImportBatch(t.Context(), batch))
+				}
+				exported := 0
+				testenv.NoError(t, store.ExportAccounts(t.Context(), false, func(*identity.MovedAccount) error { exported++; return nil }))
+				if want := 2 * (n + 1); exported != want {
+					t.Errorf("%d accounts are exported; want %d", exported, want)
+				}
+				store.Close()
+			}
+		})
+	}
+}
+
 func TestImportThatStopsLeavesNothingStaged(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
