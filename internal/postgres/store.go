@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -151,7 +153,7 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, *hosts, error) {
 	pc, err := pgxpool.ParseConfig(strings.Join(settings, " "))
 	if err != nil {
 		if cause := errors.Unwrap(err); cause != nil {
-			return nil, nil, fmt.Errorf("postgres: connection settings: %w", cause)
+			return nil, nil, fmt.Errorf("postgres: connection settings: %w%s", cause, libpqAdvice(os.Environ()))
 		}
 		return nil, nil, errors.New("postgres: connection settings are malformed")
 	}
@@ -188,6 +190,26 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, *hosts, error) {
 		return nil
 	}
 	return pc, h, nil
+}
+
+// libpqAdvice names the variables of libpq in an environment, because the driver also reads them, and its errors do not
+// say so.
+func libpqAdvice(environ []string) string {
+	var names []string
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		// The settings have precedence over the others.
+		if strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PG_") &&
+			!slices.Contains([]string{"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE"}, name) {
+			names = append(names, name)
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	slices.Sort(names)
+	return fmt.Sprintf(" (the driver also reads %s from the environment: unset what is meant for other programs)",
+		strings.Join(names, ", "))
 }
 
 func setting(name, value string) string {

@@ -62,3 +62,14 @@ func TestConnectionsHaveTheirLimits(t *testing.T) {
 		t.Errorf("the settings are %q; want %q", settings, want)
 	}
 }
+
+func TestErrorOfTheSettingsNamesVariablesOfLibpq(t *testing.T) {
+	t.Setenv("PGSERVICE", "a-name-that-is-not-said")
+	t.Setenv("PGSERVICEFILE", t.TempDir()+"/none")
+	t.Setenv("PGHOST", "localhost")
+	_, err := postgres.Open(postgres.Config{Host: "localhost", Port: 5432, User: "u", Database: "d"})
+	if err == nil || !strings.Contains(err.Error(), "also reads PGSERVICE, PGSERVICEFILE from the environment") ||
+		strings.Contains(err.Error(), "not-said") {
+		t.Errorf("%v", err)
+	}
+}
