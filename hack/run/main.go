@@ -58,6 +58,7 @@ func (r runner) run(ctx context.Context) (err error) {
 	if err := refuseDatabase(); err != nil {
 		return err
 	}
+	forgetLibpq()
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return err
 	}
@@ -147,6 +148,20 @@ func refuseDatabase() error {
 		names, strings.Join(set, " "))
 }
 
+// forgetLibpq removes the variables of libpq from the environment. They are about other databases, and both drivers read
+// them: with PGSERVICE or PGHOSTADDR, for example, the database that this program has started would not be reached.
+func forgetLibpq() {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PG_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+}
+
+// libpqVariables are those that would lead psql elsewhere, although envFile sets the host, port, user and database.
+var libpqVariables = []string{"PGCHANNELBINDING", "PGHOSTADDR", "PGOPTIONS", "PGREQUIREAUTH", "PGSERVICE", "PGSSLCERT", "PGSSLKEY",
+	"PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGTARGETSESSIONATTRS"}
+
 // serverURL returns the URL of one of the server's ports.
 func serverURL(settings map[string]string, port string) string {
 	at := settings[config.EnvHost]
@@ -165,7 +180,7 @@ func (r runner) writeEnv(settings map[string]string) error {
 	settings = maps.Clone(settings)
 	for libpq, ours := range map[string]string{
 		"PGHOST": config.EnvDBHost, "PGPORT": config.EnvDBPort, "PGUSER": config.EnvDBUser,
-		"PGPASSWORD": config.EnvDBPassword, "PGDATABASE": config.EnvDBName,
+		"PGPASSWORD": config.EnvDBPassword, "PGDATABASE": config.EnvDBName, "PGSSLMODE": config.EnvDBSSLMode,
 	} {
 		settings[libpq] = settings[ours]
 	}
@@ -176,11 +191,20 @@ func (r runner) writeEnv(settings map[string]string) error {
 			}
 		}
 	}
+	settings["AUTHSERVER_ADMIN_SERVER"] = serverURL(settings, config.EnvAdminPort)
+	if os.Getenv(config.EnvAdminKeys) == "" {
+		key, err := filepath.Abs(r.adminKeyFile())
+		if err != nil {
+			return err
+		}
+		settings["AUTHSERVER_ADMIN_KEY_FILE"] = key
+	}
 	var b strings.Builder
 	b.WriteString("# make run writes this file at each start: the settings of its server, and the connection parameters for psql.\n")
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(settings[name], "'", `'\''`))
 	}
+	fmt.Fprintf(&b, "unset %s\n", strings.Join(libpqVariables, " "))
 	// An existing file would keep its mode, so it is replaced.
 	if err := os.Remove(r.envFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -190,8 +214,8 @@ func (r runner) writeEnv(settings map[string]string) error {
 
 // settings returns the settings that the server needs. Other variables of the environment, such as SIGNING_ALGORITHM,
 // also reach the server.
-func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[string]string, error) {
-	settings := map[string]string{
+func (r runner) settings(ctx context.Context, db *localpostgres.Server) (settings map[string]string, err error) {
+	settings = map[string]string{
 		config.EnvHost:             host,
 		config.EnvLimitMails:       "off", // developers use the same address many times
 		config.EnvStrictParameters: "on",  // reports misspelled names
@@ -222,7 +246,10 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 		}
 	}
 	at := settings[config.EnvHost]
-	port, err := r.port(ctx, at, config.EnvPort, config.Defaults().Port)
+	// A port that was found stays in use until all are found: two of them must not be the same.
+	var found listeners
+	defer func() { err = errors.Join(err, found.close()) }()
+	port, err := r.port(ctx, &found, at, config.EnvPort, config.Defaults().Port)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +262,8 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 		}
 		settings[config.EnvIssuer] = "http://" + net.JoinHostPort(name, port)
 	}
-	if settings[config.EnvMetricsPort], err = r.port(ctx, at, config.EnvMetricsPort, config.Defaults().MetricsPort); err != nil {
+	if settings[config.EnvMetricsPort], err = r.port(ctx, &found, at, config.EnvMetricsPort,
+		config.Defaults().MetricsPort); err != nil {
 		return nil, err
 	}
 	if os.Getenv(config.EnvAdminKeys) == "" {
@@ -243,7 +271,7 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 			return nil, err
 		}
 	}
-	settings[config.EnvAdminPort], err = r.port(ctx, at, config.EnvAdminPort, usualAdminPort)
+	settings[config.EnvAdminPort], err = r.port(ctx, &found, at, config.EnvAdminPort, usualAdminPort)
 	return settings, err
 }
 
@@ -286,13 +314,25 @@ func keptSecret(path string) (string, error) {
 	return string(content), err
 }
 
-// port returns a free port for the server.
-func (r runner) port(ctx context.Context, at, name string, usual int) (string, error) {
+// listeners hold ports.
+type listeners []net.Listener
+
+func (l listeners) close() error {
+	var errs []error
+	for _, one := range l {
+		errs = append(errs, one.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// port returns a free port for the server, which is held.
+func (r runner) port(ctx context.Context, held *listeners, at, name string, usual int) (string, error) {
 	l, err := r.listen(ctx, at, name, usual)
 	if err != nil {
 		return "", err
 	}
-	return portOf(l), l.Close()
+	*held = append(*held, l)
+	return portOf(l), nil
 }
 
 func portOf(l net.Listener) string {
@@ -339,6 +379,9 @@ func waitUntilReady(ctx context.Context, url string) bool {
 	}
 }
 
+// direct reaches the server, which is on this machine, without the proxy that the environment may name.
+var direct = &http.Client{Transport: &http.Transport{}}
+
 func isReady(ctx context.Context, url string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -346,7 +389,7 @@ func isReady(ctx context.Context, url string) bool {
 	if err != nil {
 		return false
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := direct.Do(request)
 	if err != nil {
 		return false
 	}
@@ -362,6 +405,7 @@ Auth Gateway runs at %[1]s
   documentation       %[1]s/docs
   console             %[4]s, with the key of: cat %[5]s
   database            (. %[2]s; psql)
+  accounts            (. %[2]s; %[3]s users find)
   signing keys        (. %[2]s; %[3]s keys list)
 `, url, r.envFile(), r.server, console, r.adminKeyFile())
 	if around.mailbox != "" {

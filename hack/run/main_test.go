@@ -164,6 +164,7 @@ func TestPrintedCommandsWork(t *testing.T) {
 	}
 	for _, c := range []struct{ command, want string }{
 		{regexp.MustCompile(`signing keys +(.*)`).FindStringSubmatch(r.String())[1], "Signing"},
+		{regexp.MustCompile(`accounts +(.*)`).FindStringSubmatch(r.String())[1], "nothing found"},
 		{strings.Replace(regexp.MustCompile(`database +(.*)`).FindStringSubmatch(r.String())[1], "psql",
 			"psql -c 'SELECT current_database()'", 1), databaseName},
 	} {
@@ -194,6 +195,64 @@ func TestPortInUseIsReplaced(t *testing.T) {
 	r.WaitFor(t, patience, "PORT: port "+port+" is in use; using ")
 	r.WaitFor(t, patience, "Ctrl-C stops it")
 	r.finish(t)
+}
+
+// The usual ports of the API and of administrators are neighbours, so if both are in use, the search for both finds the
+// same next one.
+func TestPortsThatAreFoundDiffer(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	first, second := neighbours(t)
+	defer first.Close()
+	defer second.Close()
+	t.Setenv("PORT", portOf(first))
+	t.Setenv("ADMIN_PORT", portOf(second))
+	t.Setenv("METRICS_PORT", portOf(second))
+	r := startReady(t, os.Args[0], t.TempDir())
+	api, admin, metrics := r.setting(t, "PORT"), r.setting(t, "ADMIN_PORT"), r.setting(t, "METRICS_PORT")
+	if api == admin || admin == metrics || api == metrics {
+		t.Errorf("the ports are %s, %s and %s", api, admin, metrics)
+	}
+	r.finish(t)
+}
+
+// neighbours listens on two ports, one after the other.
+func neighbours(t *testing.T) (first, second net.Listener) {
+	t.Helper()
+	for range 100 {
+		first = testenv.Must(net.Listen("tcp", "localhost:0"))(t)
+		number := testenv.Must(strconv.Atoi(portOf(first)))(t)
+		second, err := net.Listen("tcp", "localhost:"+strconv.Itoa(number+1))
+		if err == nil {
+			return first, second
+		}
+		testenv.NoError(t, first.Close())
+	}
+	t.Fatal("no two ports are free")
+	return nil, nil
+}
+
+// Variables of libpq are about databases of other programs.
+func TestVariablesOfLibpqLeadNowhereElse(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	for name, value := range map[string]string{
+		"PGSERVICE": "elsewhere", "PGHOSTADDR": "192.0.2.1", "PGSSLMODE": "verify-full", "PGTARGETSESSIONATTRS": "standby",
+		"PGOPTIONS": "-c statement_timeout=1",
+	} {
+		t.Setenv(name, value)
+	}
+	dir := t.TempDir()
+	r := startReady(t, os.Args[0], dir)
+	defer r.finish(t)
+	if value, set := os.LookupEnv("PGOPTIONS"); set {
+		t.Errorf("the server gets PGOPTIONS=%s", value)
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-euc", `PGSERVICE=elsewhere; export PGSERVICE; . "$1"
+		echo "$PGHOST $PGSSLMODE ${PGSERVICE-none} ${AUTHSERVER_ADMIN_SERVER}"; cat "$AUTHSERVER_ADMIN_KEY_FILE"`,
+		"sh", filepath.Join(dir, "env")).CombinedOutput()
+	want := "127.0.0.1 disable none http://localhost:" + r.setting(t, "ADMIN_PORT") + "\nagadmin_"
+	if err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("%v: %q, want %q", err, out, want)
+	}
 }
 
 func TestEnvFileHasTheSettings(t *testing.T) {
