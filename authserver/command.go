@@ -103,6 +103,8 @@ func (c Command) Run(ctx context.Context) int {
 		return c.misused(fmt.Sprintf("unknown command %q", verb))
 	case administers:
 		return c.administer(ctx, args)
+	case slices.ContainsFunc(rest, func(arg string) bool { return arg == "--help" || arg == "-help" || arg == "-h" }):
+		verb = "help"
 	case verb != "keys" && verb != "admin-key" && len(rest) > 0:
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
 	}
@@ -241,7 +243,9 @@ func (c Command) healthcheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	// Without a proxy: HOST may be an address of this machine that NO_PROXY does not have.
+	client := &http.Client{Transport: &http.Transport{}}
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}

@@ -244,3 +244,32 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+// The environment of a container may name a proxy, which cannot reach the port of its health check.
+func TestHealthcheckUsesNoProxy(t *testing.T) {
+	t.Parallel()
+	at := ownAddress(t)
+	l := testenv.Must(net.Listen("tcp", net.JoinHostPort(at, "0")))(t)
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "healthcheck")
+	proxy := "http://127.0.0.1:" + strconv.Itoa(testenv.FreePort(t)) // nothing listens there
+	cmd.Env = []string{runMain + "=1", "HOST=" + at, "METRICS_PORT=" + port, "HTTP_PROXY=" + proxy, "http_proxy=" + proxy}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// ownAddress returns an address of this machine that is not on the loopback interface, for which Go would use a proxy.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	for _, a := range testenv.Must(net.InterfaceAddrs())(t) {
+		if network, ok := a.(*net.IPNet); ok && network.IP.To4() != nil && network.IP.IsGlobalUnicast() {
+			return network.IP.String()
+		}
+	}
+	t.Skip("this machine has only the loopback interface")
+	return ""
+}

@@ -237,7 +237,8 @@ func healthcheck(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	client := &http.Client{Transport: &http.Transport{}} // a proxy of the environment does not reach the cluster's Services
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}
