@@ -184,7 +184,7 @@ func TestCommandLineMakesAndInvites(t *testing.T) {
 		}
 	}
 	want(t, 200, c.node.trySignIn("ada", "note G of 1843"))
-	again := c.answer("note G of 1843\n", append(create, "--password-file", "-")...)
+	again := c.answer("\ufeffnote G of 1843\r\n", append(create, "--password-file", "-")...)
 	if again.code != 0 || again.out != text {
 		t.Errorf("again with the same key: %+v", again)
 	}
@@ -196,11 +196,14 @@ func TestCommandLineMakesAndInvites(t *testing.T) {
 	want(t, 204, c.node.resetPassword(code[1], "a password of her own"))
 	want(t, 200, c.node.trySignIn("grace", "a password of her own"))
 
+	latin := password + ".latin1"
+	testenv.NoError(t, os.WriteFile(latin, []byte("p\xe4ssword of hers\n"), 0o600))
 	for _, tc := range []struct {
 		args []string
 		code int
 		text string
 	}{
+		{[]string{"users", "create", "--email", "x@example.com", "--password-file", latin}, 1, "not UTF-8"},
 		{[]string{"users", "create", "--username", "x", "--password-file", password}, 2, `"email" not set`},
 		{[]string{"users", "create", "--email", "x@example.com"}, 2, `"password-file" not set`},
 		{[]string{"users", "create", "--email", "x@example.com", "--password-file", password + ".missing"}, 1, "no such file"},

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -279,6 +280,10 @@ func firstLine(path string, input io.Reader) (string, error) {
 		input = f
 	}
 	line, err := bufio.NewReader(io.LimitReader(input, 64<<10)).ReadString('\n')
+	line = strings.TrimPrefix(line, "\ufeff") // the byte order mark of editors on Windows
+	if !utf8.ValidString(line) {
+		return "", errors.New("the first line is not UTF-8: convert the file first, for example with iconv -t UTF-8 -f UTF-16")
+	}
 	if line = strings.TrimRight(line, "\r\n"); line == "" {
 		if err == nil || errors.Is(err, io.EOF) {
 			err = errors.New("the first line is empty")
