@@ -114,7 +114,7 @@ func TestCommandLineFindsSuspendsAndDeletes(t *testing.T) {
 	if len(sessions) != 3 {
 		t.Errorf("the sessions are %q", sessions)
 	}
-	c.must("sessions", "end", u.username, sidOf(t, second.access), "--reason", "a lost phone")
+	c.must("sessions", "end", u.username, strings.ToUpper(sidOf(t, second.access)), "--reason", "a lost phone")
 	want(t, 401, c.node.profile(second.access))
 	if text := c.must("users", "sign-out", u.username); !strings.Contains(text, "1 sessions have ended") {
 		t.Errorf("sign-out: %s", text)
@@ -315,7 +315,7 @@ func TestCommandLineErrorsSayWhatToDo(t *testing.T) {
 		{[]string{"users", "find", "--cursor", "x"}, 1, []string{"begin again without it"}},
 		{[]string{"users", "show", "unknown@example.com"}, 1, []string{`no account has the address "unknown@example.com"`}},
 		{[]string{"users", "suspend", u.id, "--reason", strings.Repeat("x", 201)}, 1, []string{"reason"}},
-		{[]string{"sessions", "end", u.id, "x"}, 1, []string{"sid: must be a UUID"}},
+		{[]string{"sessions", "end", u.id, "x"}, 2, []string{"SESSION is not an ID"}},
 		{[]string{"users", "find", "--key-file", c.keys["getter"]}, 1, []string{"users:list"}},
 		{[]string{"users", "find", "--key-file", c.keys["expired"]}, 1, []string{"unknown or has expired"}},
 		{[]string{"users", "suspend", u.id, "--key-file", c.keys["viewer"]}, 1, []string{"lacks the right users:update"}},

@@ -52,11 +52,14 @@ func (o Options) endSession() *cobra.Command {
 	}
 	ch := withReason(cmd)
 	return o.leaf(cmd, func(ctx context.Context, c call, args []string) error {
+		if !uuid.MatchString(args[1]) {
+			return Misused("SESSION is not an ID: write one that sessions list shows")
+		}
 		u, err := resolve(ctx, c, args[0])
 		if err != nil {
 			return err
 		}
-		if err := c.EndSession(ctx, u.ID, args[1], *ch); err != nil {
+		if err := c.EndSession(ctx, u.ID, strings.ToLower(args[1]), *ch); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.out, "a session of %s has ended\n", named(u))

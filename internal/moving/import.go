@@ -205,7 +205,7 @@ func (i *Import) begin(ctx context.Context, id string) (Progress, error) {
 	case found && i.Resume:
 		return p, nil
 	case found && !p.Finished:
-		return p, fmt.Errorf("an import of these files stopped after %d accounts; continue it with --resume", p.Read)
+		return Progress{}, fmt.Errorf("an import of these files stopped after %d accounts; continue it with --resume", p.Read)
 	}
 	return Progress{}, i.Store.RestartImport(ctx, id)
 }
