@@ -25,13 +25,20 @@ func (s *Server) tokenLifetime() time.Duration {
 // keyLook is how often a server checks whether its ring has changed.
 const keyLook = time.Second
 
+// keyRepeat is after how many looks the revoked keys are recorded again.
+const keyRepeat = 10
+
 // recordRevokedKeys records, until ctx ends, the revoked keys of each ring that comes into
-// use. Every replica does so, because the ring may come from a directory.
+// use. Every replica does so, because the ring may come from a directory. It repeats that, because the database can lose
+// the records in a failover.
 func (s *Server) recordRevokedKeys(ctx context.Context) {
 	done := int64(-1) // the generation whose keys are recorded
-	for again := true; again; again = pause(ctx, keyLook) {
-		if ring := s.keyring.Ring(); ring.Generation != done && s.recordRevoked(ctx, ring) {
+	for look := 0; ; look++ {
+		if ring := s.keyring.Ring(); (ring.Generation != done || look%keyRepeat == 0) && s.recordRevoked(ctx, ring) {
 			done = ring.Generation
+		}
+		if !pause(ctx, keyLook) {
+			return
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,8 +25,8 @@ import (
 
 // Store is the part of the database that holds the ring. internal/postgres implements it.
 type Store interface {
-	LoadRing(ctx context.Context) (files map[string][]byte, generation int64, err error)
-	RingGeneration(ctx context.Context) (generation int64, err error)
+	LoadRing(ctx context.Context) (files map[string][]byte, version string, err error)
+	RingVersion(ctx context.Context) (version string, err error)
 	SwapRing(
 		ctx context.Context, from, to int64, files map[string][]byte, event identity.Event,
 	) (swapped bool, err error)
@@ -61,6 +62,11 @@ type Keyring struct {
 	// rejected is the last ring that could not be opened, and rejection the reason.
 	rejected  keys.Ring
 	rejection error
+	// read is the last ring that was read from the database, and version is its version there.
+	read    keys.Ring
+	version string
+	// revoked are the IDs of all revoked keys of the rings that were in use.
+	revoked []string
 }
 
 // New returns a Keyring without keys; Start loads them.
@@ -112,21 +118,43 @@ func (k *Keyring) State() config.KeysState {
 // Load reads the stored ring. It returns the zero Ring if there never was one, and an
 // error for everything that cannot be read.
 func (k *Keyring) Load(ctx context.Context) (keys.Ring, error) {
+	ring, _, err := k.load(ctx)
+	return ring, err
+}
+
+// reload is Load, and remembers what it has read. The caller holds changing, or is Start.
+func (k *Keyring) reload(ctx context.Context) (ring keys.Ring, err error) {
+	ring, k.version, err = k.load(ctx)
+	k.read = ring
+	return ring, err
+}
+
+func (k *Keyring) load(ctx context.Context) (ring keys.Ring, version string, err error) {
 	var files map[string][]byte
-	var err error
 	if k.Directory != "" {
 		files, err = readFiles(k.Directory)
 	} else {
-		files, _, err = k.Store.LoadRing(ctx)
+		files, version, err = k.Store.LoadRing(ctx)
 	}
 	if err != nil || files == nil {
-		return keys.Ring{}, err
+		return keys.Ring{}, "", err
 	}
-	ring, err := keys.FromFiles(files)
-	if err != nil {
-		return keys.Ring{}, err
+	if ring, err = keys.FromFiles(files); err != nil {
+		return keys.Ring{}, "", err
 	}
-	return ring, k.checkPublished(ring)
+	return ring, version, k.checkPublished(ring)
+}
+
+// trustedAgain returns the IDs of the keys of a ring that were revoked in one that was in use before. The database has
+// lost their revocation, in a failover or because a backup was restored. In a directory, the program that writes the
+// ring sees to that.
+func (k *Keyring) trustedAgain(ring keys.Ring) (ids []string) {
+	for _, key := range ring.Keys {
+		if k.Directory == "" && key.Phase != keys.Revoked && slices.Contains(k.revoked, key.ID) {
+			ids = append(ids, key.ID)
+		}
+	}
+	return ids
 }
 
 // use decrypts a ring, and signs and verifies with it from now on. If that fails, the ring in use stays. It tries each
@@ -147,6 +175,7 @@ func (k *Keyring) use(ring keys.Ring) (*keys.Opened, error) {
 	}
 	k.Use(opened)
 	k.opened.Store(opened)
+	k.revoked = ring.AllRevoked(k.revoked)
 	k.preparing.Go(func() { // decrypts the keys that sign later, so no request has to wait for it
 		if err := opened.Prepare(); err != nil {
 			k.Log.Error("a key that is to sign later cannot be decrypted", "error", err)

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,11 +28,14 @@ type memoryStore struct {
 	interfere  func()   // called before the next swap
 }
 
-func (s *memoryStore) LoadRing(context.Context) (map[string][]byte, int64, error) {
-	return s.files, s.generation, nil
+func (s *memoryStore) LoadRing(ctx context.Context) (map[string][]byte, string, error) {
+	version, err := s.RingVersion(ctx)
+	return s.files, version, err
 }
 
-func (s *memoryStore) RingGeneration(context.Context) (int64, error) { return s.generation, nil }
+func (s *memoryStore) RingVersion(context.Context) (string, error) {
+	return fmt.Sprintf("%d %x", s.generation, sha256.Sum256(fmt.Append(nil, s.files))), nil
+}
 
 func (s *memoryStore) SwapRing(
 	_ context.Context, from, to int64, files map[string][]byte, event identity.Event,
@@ -167,6 +171,70 @@ func TestChangeWritesEachStepByCompareAndSwap(t *testing.T) {
 	due := string(identity.EventKeysChanged) + " LeadPassed"
 	if want := []string{"asked for a copy was seen", due}; caused != 1 || !slices.Equal(store.events, want) {
 		t.Errorf("%d steps, events %q, want %q", caused, store.events, want)
+	}
+}
+
+// A failover can lose the last changes of the ring, and the generations that they had are then given to other rings.
+func TestRefreshAfterTheDatabaseLostChanges(t *testing.T) {
+	policy, now := keystest.Policy(), time.Now()
+	ring := keystest.New(t, policy, keystest.Passphrases(), now)
+	store := &memoryStore{generation: ring.Generation, files: ring.Files()}
+	replica := func() *Keyring {
+		k := New(Config{
+			Passphrases: keys.PassphraseState{Current: map[keys.Use]string{
+				keys.Access: keystest.AccessPassphrase, keys.Refresh: keystest.RefreshPassphrase,
+			}},
+			Policy: policy, Audit: true, Store: store, Log: slog.New(slog.DiscardHandler), Use: func(*keys.Opened) {},
+			Now: func() time.Time { return now },
+		})
+		t.Cleanup(k.Close)
+		testenv.NoError(t, k.Start(t.Context()))
+		return k
+	}
+	one, other := replica(), replica()
+	rotate := policy
+	rotate.Rotate = "now"
+	testenv.Must(one.Change(t.Context(), rotate, identity.Event{}))(t)
+	lost := one.Ring()
+	store.generation, store.files = ring.Generation, ring.Files()
+	testenv.Must(other.Change(t.Context(), rotate, identity.Event{}))(t)
+	if a, b := one.Ring(), other.Ring(); a.Generation != b.Generation || isSame(a, b) {
+		t.Fatalf("generations %d and %d: want the same one of two rings", a.Generation, b.Generation)
+	}
+	testenv.NoError(t, one.Refresh(t.Context()))
+	if !isSame(one.Ring(), other.Ring()) {
+		t.Error("a replica goes on with a ring that the database has lost")
+	}
+	for _, key := range lost.Keys {
+		if _, kept := ring.Key(key.ID); kept {
+			continue
+		}
+		if _, kept := one.Ring().Key(key.ID); kept {
+			t.Errorf("the key %s, which the database has lost, is kept", key.ID)
+		}
+	}
+
+	// A revocation that any replica has seen stays.
+	before, files := store.generation, store.files
+	stolen, _ := one.Ring().Signing(keys.Access)
+	revoke := policy
+	revoke.Revoked = []string{stolen.ID}
+	testenv.Must(other.Change(t.Context(), revoke, identity.Event{}))(t)
+	store.generation, store.files, store.events = before, files, nil
+	var used []keys.Ring
+	other.Use = func(o *keys.Opened) { used = append(used, o.Ring()) }
+	for range 2 {
+		testenv.NoError(t, other.Refresh(t.Context()))
+		testenv.NoError(t, one.Refresh(t.Context()))
+	}
+	for _, ring := range append(used, one.Ring(), other.Ring()) {
+		if key, ok := ring.Key(stolen.ID); ok && key.Phase != keys.Revoked {
+			t.Errorf("after the database lost the revocation, the key is %s in a ring of generation %d", key.Phase, ring.Generation)
+		}
+	}
+	if want := []string{string(identity.EventKeysChanged) + " KeyRevoked"}; !slices.Equal(store.events, want) || len(used) != 1 ||
+		!isSame(one.Ring(), other.Ring()) {
+		t.Errorf("events %q, want %q; %d rings came into use", store.events, want, len(used))
 	}
 }
 

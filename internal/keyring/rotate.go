@@ -25,7 +25,7 @@ var errNoKeys = errors.New("there is nothing to sign with")
 // step that must precede their use is done.
 func (k *Keyring) Start(ctx context.Context) error {
 	for {
-		ring, err := k.Load(ctx)
+		ring, err := k.reload(ctx)
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (k *Keyring) input(policy keys.Policy, ring keys.Ring, opened keys.OpenedBy
 // records each step on its own. If another process changes the ring, it starts over.
 func (k *Keyring) advance(ctx context.Context, policy keys.Policy, event identity.Event, caused *int) error {
 	for {
-		ring, err := k.Load(ctx)
+		ring, err := k.reload(ctx)
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,13 @@ func (k *Keyring) advance(ctx context.Context, policy keys.Policy, event identit
 		if err != nil {
 			return err
 		}
-		result, err := keys.Reconcile(k.input(policy, ring, opened))
+		due := policy
+		if again := k.trustedAgain(ring); len(again) > 0 {
+			k.Log.Warn("the database failed over or was restored, and has lost that keys were revoked: they are revoked again",
+				"keys", again)
+			due.Revoked = slices.Concat(policy.Revoked, again)
+		}
+		result, err := keys.Reconcile(k.input(due, ring, opened))
 		if err != nil {
 			return err
 		}
@@ -162,9 +168,10 @@ func (k *Keyring) write(
 }
 
 // open takes a ring into use and returns what decrypts its private halves. A ring that is being created is not used
-// yet. If a person revokes keys whose passphrase is lost, the steps continue although the ring cannot be used.
+// yet, and neither is one that trusts a revoked key. If a person revokes keys whose passphrase is lost, the steps
+// continue although the ring cannot be used.
 func (k *Keyring) open(ring keys.Ring, policy keys.Policy) (keys.OpenedBy, error) {
-	if !isComplete(ring) {
+	if !isComplete(ring) || len(k.trustedAgain(ring)) > 0 {
 		return keys.Inspect(ring, k.passphrases), nil
 	}
 	opened, err := k.use(ring)

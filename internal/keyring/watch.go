@@ -58,6 +58,9 @@ func (k *Keyring) Refresh(ctx context.Context) error {
 		if err := k.checkOrder(ring, opened.Ring()); err != nil {
 			return err
 		}
+		if len(k.trustedAgain(ring)) > 0 {
+			return k.take(ctx)
+		}
 		if opened, err = k.use(ring); err != nil {
 			return err
 		}
@@ -74,7 +77,12 @@ func (k *Keyring) Refresh(ctx context.Context) error {
 			return nil
 		}
 	}
-	_, err = k.Store.TryRotationLock(ctx, func(ctx context.Context) error {
+	return k.take(ctx)
+}
+
+// take takes the steps that are due, unless another process does so.
+func (k *Keyring) take(ctx context.Context) error {
+	_, err := k.Store.TryRotationLock(ctx, func(ctx context.Context) error {
 		return k.advance(ctx, k.Policy, identity.Event{}, new(int))
 	})
 	return err
@@ -93,12 +101,12 @@ func (k *Keyring) checkOrder(ring, used keys.Ring) error {
 
 // loadChanged reads the stored ring if it differs from the one in use.
 func (k *Keyring) loadChanged(ctx context.Context, used keys.Ring) (ring keys.Ring, changed bool, err error) {
-	if k.Directory == "" { // in the database a generation is written once
-		generation, err := k.Store.RingGeneration(ctx)
-		if err != nil || generation == used.Generation {
+	if k.Directory == "" {
+		version, err := k.Store.RingVersion(ctx)
+		if err != nil || version == k.version && isSame(k.read, used) {
 			return keys.Ring{}, false, err
 		}
 	}
-	ring, err = k.Load(ctx)
+	ring, err = k.reload(ctx)
 	return ring, err == nil && !isSame(ring, used), err
 }

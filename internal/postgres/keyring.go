@@ -17,19 +17,20 @@ const (
 	cleanUpLock  int64 = 0x636c65616e7570
 )
 
-// LoadRing reads the files of the key ring and its generation. They are nil and 0 if there is no ring.
-func (s *Store) LoadRing(ctx context.Context) (files map[string][]byte, generation int64, err error) {
-	err = s.queryRow(ctx, repeatable, named("LoadRing"), nil, &files, &generation)
+// LoadRing reads the files of the key ring and its version. They are nil and empty if there is no ring.
+func (s *Store) LoadRing(ctx context.Context) (files map[string][]byte, version string, err error) {
+	err = s.queryRow(ctx, repeatable, named("LoadRing"), nil, &files, &version)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, 0, nil
+		return nil, "", nil
 	}
-	return files, generation, err
+	return files, version, err
 }
 
-// RingGeneration reads only the generation of the key ring. It is 0 if there is no ring.
-func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error) {
-	err = s.queryRow(ctx, repeatable, named("RingGeneration"), nil, &generation)
-	return generation, noRowsIs(err, nil)
+// RingVersion reads only the version of the key ring, which differs if anything of it does. It is empty if there is no
+// ring.
+func (s *Store) RingVersion(ctx context.Context) (version string, err error) {
+	err = s.queryRow(ctx, repeatable, named("RingVersion"), nil, &version)
+	return version, noRowsIs(err, nil)
 }
 
 // SwapRing replaces the ring if its generation is still from, or creates it if from is 0

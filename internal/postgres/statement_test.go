@@ -99,12 +99,12 @@ func TestStatementsAreAllUsed(t *testing.T) {
 			}
 			return store.ChangeIssuer(ctx, "a", "b")
 		},
-		"a first ring":   func() error { _, err := store.SwapRing(ctx, 0, 1, map[string][]byte{}, noEvent); return err },
-		"a second ring":  func() error { _, err := store.SwapRing(ctx, 1, 2, map[string][]byte{}, noEvent); return err },
-		"the ring":       func() error { _, _, err := store.LoadRing(ctx); return err },
-		"its generation": func() error { _, err := store.RingGeneration(ctx); return err },
-		"the version":    func() error { _, err := store.Version(ctx); return err },
-		"the readiness":  func() error { return store.Ready(ctx) },
+		"a first ring":  func() error { _, err := store.SwapRing(ctx, 0, 1, map[string][]byte{}, noEvent); return err },
+		"a second ring": func() error { _, err := store.SwapRing(ctx, 1, 2, map[string][]byte{}, noEvent); return err },
+		"the ring":      func() error { _, _, err := store.LoadRing(ctx); return err },
+		"its version":   func() error { _, err := store.RingVersion(ctx); return err },
+		"the version":   func() error { _, err := store.Version(ctx); return err },
+		"the readiness": func() error { return store.Ready(ctx) },
 		"an import": func() error {
 			if err := store.RestartImport(ctx, "files"); err != nil {
 				return err

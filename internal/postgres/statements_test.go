@@ -182,7 +182,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		{"ClaimEvent", 1, 1, func() error { _, _, err := store.ClaimEvent(ctx, time.Minute); return err }},
 		{"Ready", 1, 1, func() error { return store.Ready(ctx) }},
 		{"TailEndings", 1, 1, func() error { return testenv.Err(store.TailEndings(ctx, endings.Snapshot{Next: 1}, 100)) }},
-		{"RingGeneration", 1, 1, func() error { return testenv.Err(store.RingGeneration(ctx)) }},
+		{"RingVersion", 1, 1, func() error { return testenv.Err(store.RingVersion(ctx)) }},
 	} {
 		found := false
 		if credentials, err := store.FindCredentials(ctx, identity.Login{CanonicalUsername: "ada"}); err == nil {

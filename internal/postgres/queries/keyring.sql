@@ -1,10 +1,11 @@
--- The key ring: one row, replaced by compare-and-swap.
+-- The key ring: one row, replaced by compare-and-swap. Its version differs if anything of it does. The generation alone
+-- can be given to another ring, after a failover in which the database lost changes.
 
 -- name: LoadRing
-SELECT files, generation FROM key_ring;
+SELECT files, generation || ' ' || encode(sha256(convert_to(files::text, 'UTF8')), 'hex') FROM key_ring;
 
--- name: RingGeneration
-SELECT generation FROM key_ring;
+-- name: RingVersion
+SELECT generation || ' ' || encode(sha256(convert_to(files::text, 'UTF8')), 'hex') FROM key_ring;
 
 -- name: CreateRing
 WITH swapped AS (
