@@ -84,8 +84,8 @@ type Staged interface {
 	Discard()
 }
 
-// ErrInterfered is the error of a batch if another process continues the same import.
-var ErrInterfered = errors.New("another process continues the same import")
+// ErrInterfered is the error of a batch if the import is not as far as the process knows.
+var ErrInterfered = errors.New("another process continues the same import, or the database lost changes in a failover")
 
 // Store stores what is imported.
 type Store interface {
@@ -98,8 +98,8 @@ type Store interface {
 	Stage(ctx context.Context, accounts []identity.MovedAccount) (Staged, error)
 	// ImportBatch stores a batch: the accounts whose values are free, and the progress, or nothing.
 	ImportBatch(ctx context.Context, b Batch) error
-	// FinishImport records that an import is complete.
-	FinishImport(ctx context.Context, id string) error
+	// FinishImport records that an import is complete. ErrInterfered if it is not as far as the caller knows.
+	FinishImport(ctx context.Context, id string, before Progress) error
 }
 
 // Import is one run of an import.
@@ -188,7 +188,7 @@ func (i *Import) Run(ctx context.Context, id string, entries iter.Seq2[Entry, er
 		err = read
 	}
 	if err == nil && !i.DryRun {
-		err = i.Store.FinishImport(ctx, id)
+		err = i.Store.FinishImport(ctx, id, p)
 	}
 	return p, err
 }

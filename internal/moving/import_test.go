@@ -25,7 +25,9 @@ func (*batches) BeginImport(context.Context, string) (moving.Progress, bool, err
 	return moving.Progress{}, false, nil
 }
 func (*batches) RestartImport(context.Context, string) error { return nil }
-func (*batches) FinishImport(context.Context, string) error  { return nil }
+func (*batches) FinishImport(context.Context, string, moving.Progress) error {
+	return nil
+}
 func (*batches) Stage(context.Context, []identity.MovedAccount) (moving.Staged, error) {
 	return nil, nil
 }

@@ -50,11 +50,11 @@ func (s *Store) RestartImport(ctx context.Context, importID string) error {
 }
 
 // FinishImport implements moving.Store.
-func (s *Store) FinishImport(ctx context.Context, importID string) error {
+func (s *Store) FinishImport(ctx context.Context, importID string, before moving.Progress) error {
 	return s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		p, err := findImport(ctx, tx, importID)
-		if err != nil {
-			return err
+		if err != nil || p != before {
+			return errors.Join(err, moving.ErrInterfered)
 		}
 		p.Finished = true
 		return advanceImport(ctx, tx, importID, p)

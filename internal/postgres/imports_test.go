@@ -67,6 +67,13 @@ func TestImportStoresABatchOrNothingOfIt(t *testing.T) {
 	if err := store.ImportBatch(ctx, batch); !errors.Is(err, moving.ErrInterfered) {
 		t.Errorf("the same batch again: %v", err)
 	}
+	// The end of an import whose last batch was lost in a failover is not recorded.
+	if err := store.FinishImport(ctx, "files", moving.Progress{Read: after.Read + 1}); !errors.Is(err, moving.ErrInterfered) {
+		t.Errorf("the end of another import: %v", err)
+	}
+	if p, _, err := store.BeginImport(ctx, "files"); err != nil || p.Finished {
+		t.Errorf("the progress is %+v, %v", p, err)
+	}
 	dry.Accounts = append(dry.Accounts, moved(t, 3, nil))
 	testenv.NoError(t, store.ImportBatch(ctx, dry))
 	if len(taken) != 2 || !taken[1].ID || !taken[1].Username || !taken[1].Email {

@@ -112,7 +112,7 @@ func TestStatementsAreAllUsed(t *testing.T) {
 			refuse := func([]moving.Taken) (moving.Progress, error) { return moving.Progress{}, nil }
 			all := func([]string) map[int]bool { return nil }
 			return errors.Join(store.ImportBatch(ctx, moving.Batch{Import: "files", Refuse: refuse, Exclude: all}),
-				store.ImportBatch(ctx, moving.Batch{Refuse: refuse, DryRun: true}), store.FinishImport(ctx, "files"))
+				store.ImportBatch(ctx, moving.Batch{Refuse: refuse, DryRun: true}), store.FinishImport(ctx, "files", moving.Progress{}))
 		},
 		"an export": func() error {
 			return store.ExportAccounts(ctx, true, func(*identity.MovedAccount) error { return nil })
