@@ -238,36 +238,40 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	}
 	now := s.preciseNow()
 	ref := SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: now}
-	if s.needsRotation(claims, now) {
-		// The time of the renewal is stored exactly, because the grace of the replaced token counts from it, and whole
-		// seconds would shorten that by up to a second. The end is a whole second, like the token's exp. If the Store repeats
-		// the statement because its answer was lost, FindSession returns this same time, so not even a grace of zero takes
-		// the repetition for a theft.
-		issued := now.Truncate(time.Second)
-		session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
-			RefreshedAt: now, Lifetime: issued.Add(s.policy.RefreshTTL).Sub(now),
-		})
+	for rotate := s.needsRotation(claims, now); ; rotate = true {
+		if rotate {
+			// The time of the renewal is stored exactly, because the grace of the replaced token counts from it, and whole
+			// seconds would shorten that by up to a second. The end is a whole second, like the token's exp. If the Store repeats
+			// the statement because its answer was lost, FindSession returns this same time, so not even a grace of zero takes
+			// the repetition for a theft.
+			issued := now.Truncate(time.Second)
+			session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
+				RefreshedAt: now, Lifetime: issued.Add(s.policy.RefreshTTL).Sub(now),
+			})
+			if err != nil {
+				return Tokens{}, storeFailure(err)
+			}
+			if advanced {
+				s.counts.renewed.Add(1)
+				return s.issue(ctx, session, "")
+			}
+		}
+		session, err := s.store.FindSession(ctx, ref)
 		if err != nil {
 			return Tokens{}, storeFailure(err)
 		}
-		if advanced {
+		switch s.tokenState(session, claims.Generation, now) {
+		case ahead: // it is replaced, so that no older token passes for the current one
+			continue
+		case current:
+			s.counts.renewed.Add(1)
+			return s.issue(ctx, session, refreshToken)
+		case withinReuseGrace:
 			s.counts.renewed.Add(1)
 			return s.issue(ctx, session, "")
+		default:
+			return Tokens{}, s.endReused(ctx, ref, session, claims.Generation)
 		}
-	}
-	session, err := s.store.FindSession(ctx, ref)
-	if err != nil {
-		return Tokens{}, storeFailure(err)
-	}
-	switch s.tokenState(session, claims.Generation, now) {
-	case current:
-		s.counts.renewed.Add(1)
-		return s.issue(ctx, session, refreshToken)
-	case withinReuseGrace:
-		s.counts.renewed.Add(1)
-		return s.issue(ctx, session, "")
-	default:
-		return Tokens{}, s.endReused(ctx, ref, session, claims.Generation)
 	}
 }
 
@@ -287,12 +291,15 @@ const (
 	reused           tokenState = iota // replaced before: someone has stolen it
 	current                            // the one to use
 	withinReuseGrace                   // the one before, within the grace: a reply was lost, or tabs race
+	ahead                              // later than the stored one: a failover lost renewals
 )
 
 func (s *Service) tokenState(session Session, generation int64, now time.Time) tokenState {
 	switch {
 	case generation == session.Generation:
 		return current
+	case generation > session.Generation:
+		return ahead
 	case generation == session.Generation-1 && now.Sub(session.RefreshedAt) <= s.policy.ReuseGrace:
 		return withinReuseGrace
 	default:

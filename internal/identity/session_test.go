@@ -122,6 +122,30 @@ func TestRenewWithAnOlderGenerationEndsTheSessionEvenWithinTheGrace(t *testing.T
 	f.equal("sessions ended by reuse", f.service.Stats().SessionsReused, uint64(1))
 }
 
+// A failover can lose the last renewals. A token that is later than the stored generation is genuine, and the latest.
+func TestRenewWithATokenWhoseRotationTheDatabaseLost(t *testing.T) {
+	for name, change := range map[string]func(*identity.Policy){
+		"always": rotating, "after half of the lifetime": func(*identity.Policy) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, change)
+			_, first := f.verified("grace")
+			f.pass(4 * day)
+			lose := f.memory.SaveSessions()
+			latest := f.renew(first.RefreshToken)
+			lose()
+			f.equal("the latest token is active", f.Introspect(latest.RefreshToken).Active, true)
+			next := f.renew(latest.RefreshToken)
+			f.equal("the refresh token is replaced", next.RefreshToken != latest.RefreshToken, true)
+			f.equal("sessions ended by reuse", f.service.Stats().SessionsReused, uint64(0))
+			f.equal("the repetition gives the same successor", f.renew(latest.RefreshToken).RefreshToken == next.RefreshToken, true)
+			// An older token, which the database took for the current one, is still the mark of a theft.
+			f.fails(errOf(f.Renew(first.RefreshToken)), identity.Unauthenticated, endedSession)
+			f.equal("sessions ended by reuse", f.service.Stats().SessionsReused, uint64(1))
+		})
+	}
+}
+
 func TestRenewThatFailedCanBeRepeated(t *testing.T) {
 	f := newFixture(t, rotating)
 	_, first := f.verified("grace")

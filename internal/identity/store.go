@@ -135,9 +135,9 @@ type sessionStore interface {
 	// FindSession reads a live session and its user, in one statement. ErrNoSession, also if the user is suspended.
 	FindSession(ctx context.Context, s SessionRef) (Session, error)
 
-	// AdvanceSession moves a live session from generation to generation+1 in one conditional statement. If the session has
-	// another generation, or does not exist, advanced is false and nothing has changed: of any number of concurrent calls
-	// exactly one advances it.
+	// AdvanceSession moves a live session from generation, or from an earlier one, to generation+1 in one conditional
+	// statement. If the session has a later generation, or does not exist, advanced is false and nothing has changed: of any
+	// number of concurrent calls with one generation exactly one advances it.
 	AdvanceSession(
 		ctx context.Context, s SessionRef, generation int64, renewal Renewal,
 	) (session Session, advanced bool, err error)

@@ -108,6 +108,24 @@ func (s *Store) Break(err error) {
 	s.broken = err
 }
 
+// SaveSessions returns a function that restores the sessions, as a failover does that loses the last changes.
+func (s *Store) SaveSessions() (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	saved := map[string]session{}
+	for id, open := range s.sessions {
+		saved[id] = *open
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		clear(s.sessions)
+		for id, open := range saved {
+			s.sessions[id] = &open
+		}
+	}
+}
+
 // Suspend suspends an account or lifts the suspension.
 func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error {
 	s.mu.Lock()

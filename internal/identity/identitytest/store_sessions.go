@@ -83,10 +83,10 @@ func (s *Store) AdvanceSession(
 		return identity.Session{}, false, err
 	}
 	found, u, err := s.live(ref)
-	if err != nil || found.generation != generation {
+	if err != nil || found.generation > generation {
 		return identity.Session{}, false, nil
 	}
-	found.generation++
+	found.generation = generation + 1
 	found.refreshedAt = renewal.RefreshedAt
 	found.expiresAt = renewal.RefreshedAt.Add(renewal.Lifetime)
 	if found.endsAt.Before(found.expiresAt) {

@@ -124,13 +124,27 @@ var sessionSentences = []sentence{
 				OpenedAt: opened, RefreshedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: n.EndsAt,
 			}
 			equal(s, got, want)
-			for _, wrong := range []int64{generation, generation - 1, generation + 2} {
+			for _, wrong := range []int64{generation, generation - 1} {
 				_, advanced, err := s.AdvanceSession(s.Context(), s.ref(n.ID, u), wrong, renewal)
 				s.ok(err)
 				equal(s, advanced, false)
 			}
 			found := must(s.FindSession(s.Context(), s.ref(n.ID, u)))(s)
 			equal(s, found, want)
+		}
+	}},
+	{"AdvanceSession moves a session that has lost renewals to the generation after the presented one", func(s *suite) {
+		u := s.create("ada")
+		ref := s.open(u)
+		s.renew(ref, 0)
+		s.pass(time.Hour)
+		ref.Now = s.now
+		equal(s, s.renew(ref, 5).Generation, 6)
+		for _, replaced := range []int64{5, 2, 1} {
+			renewal := identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL}
+			_, advanced, err := s.AdvanceSession(s.Context(), ref, replaced, renewal)
+			s.ok(err)
+			equal(s, advanced, false)
 		}
 	}},
 	{"AdvanceSession cuts the new generation at the session's end", func(s *suite) {

@@ -116,13 +116,14 @@ WHERE s.id = :'session_id' AND s.user_id = :'user_id' AND s.expires_at > :'now'
     AND u.id = s.user_id AND u.suspended_at IS NULL;
 
 -- name: AdvanceSession
--- Renews a live session that is still of this generation.
+-- Renews a live session that is of this generation, or of an earlier one: then the database has lost renewals in a
+-- failover.
 UPDATE sessions s
-SET generation = s.generation + 1, refreshed_at = :'refreshed_at'::timestamptz,
+SET generation = :'generation' + 1, refreshed_at = :'refreshed_at'::timestamptz,
     expires_at = least(:'refreshed_at'::timestamptz + :'lifetime', s.ends_at)
 FROM users u
 WHERE s.id = :'session_id' AND s.user_id = :'user_id' AND s.expires_at > :'now'
-    AND u.id = s.user_id AND u.suspended_at IS NULL AND s.generation = :'generation'
+    AND u.id = s.user_id AND u.suspended_at IS NULL AND s.generation <= :'generation'
 RETURNING s.id::text, s.scope, s.generation, s.opened_at, s.refreshed_at, s.expires_at, s.ends_at,
     u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
