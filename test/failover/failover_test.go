@@ -2,6 +2,7 @@ package failover
 
 import (
 	"database/sql"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -27,12 +28,13 @@ type world struct {
 
 	t       *testing.T
 	cluster *patroni.Cluster
+	servers []*gatewaytest.Server
+	log     testenv.Output // of all gateways
 }
 
-func start(t *testing.T, o patroni.Options) *world {
+func start(t *testing.T, o patroni.Options, options failovertest.Options, changes ...gatewaytest.Settings) *world {
 	t.Helper()
 	w := &world{t: t, cluster: patroni.Start(t, o)}
-	var options failovertest.Options
 	for _, db := range []postgres.Config{w.cluster.Config(), w.cluster.ProxyConfig()} {
 		hosts := strings.Split(db.Host, ",")
 		for i := range hosts {
@@ -45,8 +47,13 @@ func start(t *testing.T, o patroni.Options) *world {
 		settings := gatewaytest.Environ(db, gatewaytest.Settings{
 			"DB_HOST": strings.Join(hosts, ","), "DB_PORT": "5432", "DB_MIN_IDLE_CONNS": "2", "LIMIT_WRITES": "off",
 			"SESSIONS_PER_USER": "1000", "REFRESH_REUSE_GRACE": "10m", "ACCESS_TOKEN_EXPIRY": "2h", "HASHING_MAX_WAIT": "5s",
-		}).Load(t)
-		server := testenv.Must(gatewaytest.Start(t, settings, authserver.Options{}))(t)
+		})
+		for _, change := range changes {
+			settings = settings.With(change)
+		}
+		log := slog.New(slog.NewJSONHandler(&w.log, nil))
+		server := testenv.Must(gatewaytest.Start(t, settings.Load(t), authserver.Options{Log: log}))(t)
+		w.servers = append(w.servers, server)
 		t.Cleanup(func() { testenv.NoError(t, server.End()) })
 		options.Gateways = append(options.Gateways, failovertest.Gateway{URL: server.API, Database: func() string {
 			_, problem := server.Probe("/readyz/database")
@@ -119,7 +126,7 @@ func (w *world) faults() map[string]failovertest.Fault {
 func TestFailoverLosesNoAcknowledgedWrite(t *testing.T) {
 	order := failovertest.Order(t, []string{"kill", "switchover", "freeze", "cut"}, []string{"kill", "crash", "switchover", "freeze"}, "cut")
 	begun := time.Now()
-	w := start(t, patroni.Options{Synchronous: patroni.SynchronousStrict, TTL: 10 * time.Second})
+	w := start(t, patroni.Options{Synchronous: patroni.SynchronousStrict, TTL: 10 * time.Second}, failovertest.Options{})
 	t.Logf("the cluster and the gateways run after %v", time.Since(begun).Round(time.Second))
 	w.Run(order, w.faults(), func() { w.cluster.Whole(t) })
 }
@@ -127,7 +134,7 @@ func TestFailoverLosesNoAcknowledgedWrite(t *testing.T) {
 // A primary whose Patroni hangs goes on while another one is promoted. It does not commit, because its standby has left.
 // But it answers reads, until the gateways notice.
 func TestFailoverFromAPrimaryThatGoesOn(t *testing.T) {
-	w := start(t, patroni.Options{Synchronous: patroni.SynchronousStrict, TTL: 10 * time.Second})
+	w := start(t, patroni.Options{Synchronous: patroni.SynchronousStrict, TTL: 10 * time.Second}, failovertest.Options{})
 	p := w.NewPerson("ada")
 	former := w.cluster.Primary(t)
 	former.FreezePatroni()

@@ -1,5 +1,5 @@
--- The key ring: one row, replaced by compare-and-swap. Its version differs if anything of it does. The generation alone
--- can be given to another ring, after a failover in which the database lost changes.
+-- The key ring: one row, replaced by compare-and-swap. Its version differs if anything of it does. A
+-- generation can be given to another ring, after a failover in which the database lost changes.
 
 -- name: LoadRing
 SELECT files, generation || ' ' || encode(sha256(convert_to(files::text, 'UTF8')), 'hex') FROM key_ring;

@@ -6,6 +6,9 @@
 // lost, and a session that has ended stays ended. The outcome of a request that got 503 is unknown: it may have
 // happened. No client gets an error except 503 with Retry-After, and the keys are served throughout.
 //
+// With asynchronous replication, acknowledged writes can be lost. A test of it uses World.Watch, and World.Writes, which
+// says what was acknowledged and when.
+//
 // FAILOVER_FAULTS=20 runs more faults than a test does by default, and FAILOVER_SEED repeats an order.
 package failovertest
 
@@ -72,11 +75,15 @@ type gateway struct {
 	client *testenv.Client
 
 	mu     sync.Mutex
-	writes []write // of the pulse
+	writes []Write // of the pulse
 }
 
-// write is a write that succeeded.
-type write struct{ begun, ended time.Time }
+// Write is a sign-in of the pulse that a gateway acknowledged.
+type Write struct {
+	Gateway      int
+	Begun, Ended time.Time
+	Access       string // the token
+}
 
 // New returns a world in which nothing has happened yet.
 func New(t *testing.T, o Options) *World {
@@ -91,6 +98,11 @@ func New(t *testing.T, o Options) *World {
 // Send sends a request to a gateway, and reports an error unless the reply is one that a client may get in a failover.
 func (w *World) Send(gateway int, method, path, token string) *testenv.Reply {
 	return w.gateways[gateway].send(method, path, token, nil)
+}
+
+// SendBody is Send with members of a JSON object.
+func (w *World) SendBody(gateway int, method, path, token string, members map[string]string) *testenv.Reply {
+	return w.gateways[gateway].send(method, path, token, members)
 }
 
 // send sends a request, and reports an error unless the reply is one that a client may get in a failover.
@@ -156,7 +168,7 @@ func (g *gateway) pulse(ctx context.Context, p *Person) {
 			if r.Status == http.StatusOK {
 				g.mu.Lock()
 				defer g.mu.Unlock()
-				g.writes = append(g.writes, write{begun, time.Now()})
+				g.writes = append(g.writes, Write{slices.Index(g.world.gateways, g), begun, time.Now(), r.Text("access_token")})
 			}
 		})
 	}
@@ -167,18 +179,63 @@ func (g *gateway) interruption(since time.Time) (longest time.Duration, until ti
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	list := slices.Clone(g.writes)
-	slices.SortFunc(list, func(a, b write) int { return a.ended.Compare(b.ended) })
+	slices.SortFunc(list, func(a, b Write) int { return a.Ended.Compare(b.Ended) })
 	last := since
 	for _, w := range list {
-		if w.ended.Before(since) {
+		if w.Ended.Before(since) {
 			continue
 		}
-		if gap := w.ended.Sub(last); gap > longest {
-			longest, until = gap, w.ended
+		if gap := w.Ended.Sub(last); gap > longest {
+			longest, until = gap, w.Ended
 		}
-		last = w.ended
+		last = w.Ended
 	}
 	return longest, until
+}
+
+// Writes returns the sign-ins of the pulse that were acknowledged between two times.
+func (w *World) Writes(after, before time.Time) (list []Write) {
+	for _, g := range w.gateways {
+		g.mu.Lock()
+		for _, w := range g.writes {
+			if w.Ended.After(after) && w.Ended.Before(before) {
+				list = append(list, w)
+			}
+		}
+		g.mu.Unlock()
+	}
+	return list
+}
+
+// Interruption returns the longest time since a moment in which a gateway acknowledged no sign-in of the pulse.
+func (w *World) Interruption(gateway int, since time.Time) time.Duration {
+	longest, _ := w.gateways[gateway].interruption(since)
+	return longest
+}
+
+// AwaitWrites waits until each gateway has acknowledged a sign-in that began after a time.
+func (w *World) AwaitWrites(what string, after time.Time) {
+	w.t.Helper()
+	for _, g := range w.gateways {
+		testenv.Until(w.t, 2*time.Minute, what+": writes go on", func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return slices.ContainsFunc(g.writes, func(w Write) bool { return w.Begun.After(after) })
+		})
+	}
+}
+
+// Watch requests the keys from each gateway and signs in there, again and again, until the returned function is called.
+func (w *World) Watch() (stop func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var group sync.WaitGroup
+	for i, g := range w.gateways {
+		// The pulse opens more sessions than a user may have, so the oldest ones end: its account is not judged.
+		p := w.signUp(fmt.Sprintf("pulse-%d", i))
+		group.Go(func() { g.keys(ctx) })
+		group.Go(func() { g.pulse(ctx, p) })
+	}
+	return func() { cancel(); group.Wait() }
 }
 
 // NewPerson signs up, with retries.
@@ -389,15 +446,7 @@ func Order(t *testing.T, once, often []string, rare string) []string {
 // which waits until all servers run and replicate.
 func (w *World) Run(order []string, faults map[string]Fault, whole func()) {
 	t := w.t
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var group sync.WaitGroup
-	for i, g := range w.gateways {
-		// The pulse opens more sessions than a user may have, so the oldest ones end: its account is not judged.
-		p := w.signUp(fmt.Sprintf("pulse-%d", i))
-		group.Go(func() { g.keys(ctx) })
-		group.Go(func() { g.pulse(ctx, p) })
-	}
+	end := w.Watch()
 	var promotions, commits, outages []time.Duration
 	for round, name := range order {
 		stop := w.load(round)
@@ -409,13 +458,7 @@ func (w *World) Run(order []string, faults map[string]Fault, whole func()) {
 			changed = Turn{begun, begun}
 		}
 		// The fault lasts until all gateways have written again, and the clients have seen it.
-		for _, g := range w.gateways {
-			testenv.Until(t, 2*time.Minute, name+": writes go on", func() bool {
-				g.mu.Lock()
-				defer g.mu.Unlock()
-				return slices.ContainsFunc(g.writes, func(w write) bool { return w.begun.After(changed.Commits) })
-			})
-		}
+		w.AwaitWrites(name, changed.Commits)
 		time.Sleep(3 * time.Second)
 		mend()
 		time.Sleep(time.Second)
@@ -439,8 +482,7 @@ func (w *World) Run(order []string, faults map[string]Fault, whole func()) {
 			p.Do(2, len(w.gateways)-1, Call{What: "read", Session: session})
 		}
 	}
-	cancel()
-	group.Wait()
+	end()
 	requests := 0
 	for _, p := range w.people {
 		requests += p.Check(t)
