@@ -71,10 +71,13 @@ type Server struct {
 
 // Options configure a Server in addition to its settings.
 type Options struct {
-	Log       *slog.Logger           // nil: discard
-	Version   string                 // shown by the metrics and the state
-	Now       func() time.Time       // nil: time.Now
-	Statement func(statement string) // for tests: called before each statement; may be nil
+	Log     *slog.Logger     // nil: discard
+	Version string           // shown by the metrics and the state
+	Now     func() time.Time // nil: time.Now
+
+	// Statement is for tests: it is called before each statement, with the context of the request or of the background
+	// work. It may be nil.
+	Statement func(ctx context.Context, statement string)
 
 	// Kubernetes is access to the API server that ADMIN_KUBERNETES is about. nil: that of the pod.
 	Kubernetes *rbac.Cluster

@@ -30,7 +30,7 @@ type statements struct {
 	sent []string
 }
 
-func (s *statements) add(sql string) {
+func (s *statements) add(_ context.Context, sql string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = append(s.sent, sql)

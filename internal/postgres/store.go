@@ -65,7 +65,7 @@ type Option func(*options)
 
 type options struct {
 	log         *slog.Logger
-	onStatement func(sql string)
+	onStatement func(ctx context.Context, sql string)
 	onConfig    func(*pgxpool.Config)
 }
 
@@ -74,8 +74,9 @@ func WithLogger(log *slog.Logger) Option {
 	return func(o *options) { o.log = log }
 }
 
-// WithStatementHook calls f before each statement is sent, including BEGIN and COMMIT, so that tests can count them.
-func WithStatementHook(f func(sql string)) Option {
+// WithStatementHook calls f before each statement is sent, including BEGIN and COMMIT, so that tests can count them. The
+// context shows whose statement it is.
+func WithStatementHook(f func(ctx context.Context, sql string)) Option {
 	return func(o *options) { o.onStatement = f }
 }
 
@@ -261,7 +262,7 @@ func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
 
 // tracer is called by the driver (a pgx.QueryTracer and pgx.ConnectTracer).
 type tracer struct {
-	onStatement func(sql string) // may be nil
+	onStatement func(ctx context.Context, sql string) // may be nil
 	failed      atomic.Pointer[failedOpening]
 }
 
@@ -273,7 +274,7 @@ type failedOpening struct {
 
 func (t *tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	if t.onStatement != nil {
-		t.onStatement(data.SQL)
+		t.onStatement(ctx, data.SQL)
 	}
 	return beginSpan(ctx, data.SQL)
 }

@@ -4,7 +4,8 @@
 // The first rule is about takeover and lockout (takeover_test.go). An owner has a mailbox; strangers have other
 // mailboxes, share everything they know, and enter any name and any address. The owner behaves like real users: they
 // sign up, perhaps twice, read mail late, type codes in lower case, and try old codes. In no order of events may
-// strangers have a session, a password or a code of an account whose verified address is the owner's. In the end the
+// strangers have a session, a password or a code of an account whose address is the owner's. An administrator invites
+// whom anyone names, vouches for people, makes passwords void and deletes accounts (admin_test.go). In the end the
 // owner must get into an account that they created, within three rounds of sign-in, recovery and sign-up, twenty
 // minutes apart, while the strangers keep requesting mail. That is at most 150 requests and an hour. The owner takes
 // one precaution: they enter only a code while their own sign-up or change of address waits for the proof of the
@@ -12,7 +13,7 @@
 // to prove that one.
 //
 // The second rule is about disclosure (telling_test.go). The same requests of strangers go to two servers, one where
-// the owner has an account in one of six states, and one where they have none. Replies must be the same, with all
+// the owner has an account in one of eight states, and one where they have none. Replies must be the same, with all
 // header fields, and so must the statements and the number of hashed passwords. Strangers without a mailbox may enter
 // any name. For strangers with a mailbox, its mails are compared too, and they do not enter the owner's username:
 // signed-in users may learn that a username is taken. test/public compares times.

@@ -46,11 +46,15 @@ func takeover(g *gateway, all trace) *finding {
 
 // step performs one action, and returns the rule that it breaks.
 func (w *simulation) step(r *rand.Rand) (broken string) {
-	switch n := r.IntN(100); {
+	switch n := r.IntN(110); {
 	case n < 45:
 		w.act(w.strangers, r)
 	case n < 88:
 		w.act(w.owner, r)
+	case n >= 100:
+		if broken := w.administer(r); broken != "" {
+			return broken
+		}
 	case n < 94:
 		w.wait(oneOf(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
 	case n < 96:
@@ -90,7 +94,7 @@ type ended struct {
 
 // suspend suspends the owner's account as docs/security.md describes.
 func (w *simulation) suspend() {
-	accounts := w.accounts(false)
+	accounts := w.accounts()
 	if len(accounts) == 0 || w.ended.suspended {
 		return // a second suspension would not end what was requested since the first
 	}
@@ -110,7 +114,7 @@ func (w *simulation) lift() (broken string) {
 	w.note("the operator lifts the suspension")
 	w.ended.suspended = false
 	w.g.exec(`UPDATE users SET suspended_at = NULL WHERE canonical_email = ANY ($1)`, w.ownAddresses())
-	for _, a := range w.accounts(false) {
+	for _, a := range w.accounts() {
 		for _, session := range a.sessions {
 			if slices.Contains(w.ended.sessions, session) {
 				return "a lifted suspension gives back a session"
@@ -132,11 +136,11 @@ type account struct {
 	codes    [][]byte
 }
 
-// accounts returns the accounts with an address of the owner's; with proved, only those that have verified it.
-func (w *simulation) accounts(proved bool) (all []account) {
+// accounts returns the accounts with an address of the owner's: those that have verified it, and invitations.
+func (w *simulation) accounts() (all []account) {
 	rows, err := w.g.db.Query(context.Background(), `
 		SELECT password_hash, ARRAY(SELECT id::text FROM sessions WHERE user_id = u.id), ARRAY(SELECT hash FROM codes WHERE user_id = u.id)
-		FROM users u WHERE canonical_email = ANY ($1) AND (email_verified_at IS NOT NULL OR NOT $2)`, w.ownAddresses(), proved)
+		FROM users u WHERE canonical_email = ANY ($1)`, w.ownAddresses())
 	if err != nil {
 		w.g.t.Fatal(err)
 	}
@@ -158,16 +162,16 @@ func (w *simulation) ownAddresses() (all []string) {
 	return all
 }
 
-// takenOver checks the first rule: strangers have no access to an account whose verified address is the owner's.
+// takenOver checks the first rule: strangers have no access to an account with the owner's address.
 func (w *simulation) takenOver() (broken string) {
-	for _, a := range w.accounts(true) {
+	for _, a := range w.accounts() {
 		switch {
 		case slices.ContainsFunc(a.sessions, func(id string) bool { return slices.Contains(w.strangers.sessions, id) }):
-			return "strangers have a session of an account that has the owner's verified address"
+			return "strangers have a session of an account that has the owner's address"
 		case slices.ContainsFunc(a.codes, w.strangers.knows):
-			return "strangers have a code of an account that has the owner's verified address"
+			return "strangers have a code of an account that has the owner's address"
 		case w.strangers.chose(a.hash):
-			return "strangers chose the password of an account that has the owner's verified address"
+			return "strangers chose the password of an account that has the owner's address"
 		}
 	}
 	return ""
@@ -234,7 +238,13 @@ func (w *simulation) signIn() bool {
 }
 
 func (w *simulation) recover() bool {
-	for _, address := range w.owner.asked {
+	addresses := slices.Clone(w.owner.asked)
+	for _, l := range w.owner.letters { // an account may have been made for them
+		if !slices.ContainsFunc(addresses, func(a string) bool { return strings.EqualFold(wire(a), l.to) }) {
+			addresses = append(addresses, l.to)
+		}
+	}
+	for _, address := range addresses {
 		w.call(w.owner, request{method: "POST", path: "/users/forgot-password", parameters: map[string]string{"email": address}})
 	}
 	w.readMail()

@@ -30,7 +30,7 @@ func telling(with, without *gateway, all trace) *finding {
 	r := random(all.seed)
 	mailbox := r.IntN(2) == 0
 	here.note("strangers have a mailbox of their own: %v", mailbox)
-	here.populate(r.IntN(6))
+	here.populate(r.IntN(8))
 	for _, g := range []*gateway{with, without} {
 		g.setClock(epoch.Add(time.Minute)) // the owner needed some time
 	}
@@ -54,6 +54,12 @@ func telling(with, without *gateway, all trace) *finding {
 func (w *simulation) populate(state int) {
 	first := len(w.log)
 	r := random(1)
+	if state == 6 {
+		w.adminCreates(map[string]any{"state": "invited", "username": w.owner.names[0], "email": w.owner.mailboxes[0]})
+		w.readMail()
+		w.log = append(w.log[:first], "the owner has an invitation")
+		return
+	}
 	if state == 0 {
 		w.use(w.owner, routeOf("POST", "/users"), r)
 		w.log = append(w.log[:first], "the owner has a sign-up that waits")
@@ -84,6 +90,9 @@ func (w *simulation) populate(state int) {
 			w.g.t.Fatal(err)
 		}
 		w.g.exec(`UPDATE users SET password_hash = $1 WHERE canonical_email = ANY ($2)`, string(hash), w.ownAddresses())
+	case 7:
+		about = "no password"
+		w.adminEndsAll(w.owner.users[0], "/require-password-change")
 	}
 	w.log = append(w.log[:first], "the owner has "+about)
 }
