@@ -168,3 +168,21 @@ func TestStateIsEscaped(t *testing.T) {
 		t.Errorf("it is not escaped: %s", source)
 	}
 }
+
+// The log says who has asked, and not what about.
+func TestLogNamesTheActorAndNoQuery(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	o := New(Config{
+		Rights: everyone{}, Ready: func() error { return nil }, State: func(context.Context) State { return State{} },
+		Log: slog.New(slog.NewTextHandler(&out, nil)), Now: time.Now,
+	})
+	r := httptest.NewRequest(http.MethodGet, Path+"/state?q=grace@example.com", nil)
+	r.AddCookie(&http.Cookie{Name: cookieName, Value: o.sessions.open("a credential")})
+	w := httptest.NewRecorder()
+	o.ServeHTTP(w, r)
+	if text := out.String(); w.Code != http.StatusOK || !strings.Contains(text, "actor=key:ada") ||
+		!strings.Contains(text, `route="GET /console/state"`) || strings.Contains(text, "grace") || strings.Contains(text, "credential") {
+		t.Errorf("%d; the log is %s", w.Code, text)
+	}
+}
