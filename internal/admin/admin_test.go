@@ -160,3 +160,29 @@ func TestFiltersThatNoIndexAnswersAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// exporting is a Store with the data of one person.
+type exporting struct {
+	admin.Store
+	export admin.Export
+}
+
+func (e exporting) Export(context.Context, string, int) (admin.Export, error) { return e.export, nil }
+
+// A code or a mail for another address shows that no other account has that address.
+func TestOwnExportHasNothingAboutOtherAddresses(t *testing.T) {
+	t.Parallel()
+	const own, other = "ada@example.com", "other@example.com"
+	all := admin.Export{
+		User:   admin.ExportedUser{Email: own},
+		Codes:  []admin.ExportedCode{{Purpose: "recovery"}, {Email: other}, {Email: own}},
+		Mails:  []admin.ExportedMail{{Recipient: other}, {Recipient: own}},
+		Events: []admin.ExportedEvent{{Event: identity.EventCodeIssued}, {Event: identity.EventSignedIn}},
+	}
+	s := admin.New(admin.Config{Store: exporting{export: all}, Now: time.Now})
+	e := testenv.Must(s.ExportOwn(t.Context(), "1"))(t)
+	if len(e.Codes) != 2 || e.Codes[0].Purpose != "recovery" || e.Codes[1].Email != own || len(e.Mails) != 1 ||
+		e.Mails[0].Recipient != own || len(e.Events) != 1 || e.Events[0].Event != identity.EventSignedIn {
+		t.Errorf("a person exports %+v", e)
+	}
+}

@@ -84,3 +84,22 @@ func TestAdminRefusalsSayWhy(t *testing.T) {
 		}
 	}
 }
+
+// The log says who has asked, and not what about.
+func TestAdminLogNamesTheActorAndNoQuery(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	handler := httpapi.NewAdmin(nil, noAnswer{}, func() error { return nil }, log, nil)
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/admin/users?email=ada@example.com&limit=0", nil)
+	r.Header = testenv.Bearer("credential")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	if w.Code != 422 && w.Code != 400 || strings.Contains(w.Body.String(), "ada@") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if text := out.String(); !strings.Contains(text, `msg="admin request"`) || !strings.Contains(text, "actor=someone") ||
+		!strings.Contains(text, "route=/admin/users ") || strings.Contains(text, "ada") {
+		t.Errorf("the log is %s", text)
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/rbac"
@@ -30,6 +31,7 @@ type apiServer struct {
 	asked  atomic.Int64 // TokenReviews
 	judged atomic.Int64 // SubjectAccessReviews
 	last   atomic.Pointer[authorizationv1.SubjectAccessReviewSpec]
+	fails  atomic.Int64 // with this status; 0: it does not
 }
 
 const audience = "authgateway.io/shop/auth"
@@ -49,6 +51,17 @@ func allowing() *apiServer {
 
 func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
+	if status := int32(a.fails.Load()); status != 0 {
+		w.WriteHeader(int(status))
+		reason := metav1.StatusReasonForbidden
+		if status != http.StatusForbidden {
+			reason = metav1.StatusReasonInternalError
+		}
+		_ = json.NewEncoder(w).Encode(metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: status, Reason: reason,
+		})
+		return
+	}
 	w.WriteHeader(http.StatusCreated)
 	if strings.HasSuffix(r.URL.Path, "/tokenreviews") {
 		a.asked.Add(1)
@@ -254,6 +267,26 @@ func TestAuthorizeExplainsTokensThatAreRefused(t *testing.T) {
 		if !ok || !errors.Is(err, admin.ErrUnauthenticated) || !strings.Contains(refusal.Message, want) ||
 			strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), token) {
 			t.Errorf("%s: %v, want %q", token, err, want)
+		}
+	}
+}
+
+// An outage is a problem of the server until its first answer. A right that the server lacks always is.
+func TestProblemsAreThoseThatAnAdministratorHasToMend(t *testing.T) {
+	t.Parallel()
+	a := allowing()
+	r := reviewer(t, a, &testenv.Clock{})
+	for i, step := range []struct {
+		fails           int64
+		problem, mayNot bool
+	}{
+		{500, true, false}, {403, true, true}, {500, true, false}, {0, false, false}, {500, false, false}, {403, true, true},
+		{0, false, false},
+	} {
+		a.fails.Store(step.fails)
+		r.Check(t.Context())
+		if (r.Problem() != "") != step.problem || r.MayNotReview() != step.mayNot {
+			t.Errorf("step %d: the problem is %q", i, r.Problem())
 		}
 	}
 }
