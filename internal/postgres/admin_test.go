@@ -153,7 +153,8 @@ func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 	}
 }
 
-// While accounts come and go, each account that is there all the time occurs exactly once in the pages.
+// While accounts come and go, each account that is there all the time occurs exactly once in the pages, and none that was
+// not asked for.
 func TestAdminPagesNeitherRepeatNorSkip(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -161,14 +162,33 @@ func TestAdminPagesNeitherRepeatNorSkip(t *testing.T) {
 	service := admin.New(admin.Config{Store: postgrestest.Open(t, c), Now: time.Now})
 	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
 	t.Cleanup(func() { _ = db.Close() })
+	var first time.Time
+	testenv.NoError(t, db.QueryRow(`SELECT min(created_at) - interval '1 second' FROM users`).Scan(&first))
+	postgrestest.Exec(t, c, `INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name, scope,
+		password_hash, created_at, suspended_at)
+		VALUES (gen_random_uuid(), 'old', 'old', 'old@example.com', 'old@example.com', '', '', '', 'x', now() - interval '1 hour', now())`)
+	suspended := func(u admin.User) bool { return !u.SuspendedAt.IsZero() }
+	young := func(u admin.User) bool { return u.CreatedAt.After(first) }
 	for _, tc := range []struct {
 		f    admin.Filter
 		want string // SQL
+		fits func(admin.User) bool
 	}{
-		{admin.Filter{}, `true`},
-		{admin.Filter{Suspended: true}, `suspended_at IS NOT NULL`},
-		{admin.Filter{EmailPrefix: "U1"}, `canonical_email LIKE 'u1%'`},
-		{admin.Filter{UsernamePrefix: "user2"}, `canonical_username LIKE 'user2%'`},
+		{admin.Filter{}, `true`, func(admin.User) bool { return true }},
+		{admin.Filter{Suspended: true}, `suspended_at IS NOT NULL`, suspended},
+		{admin.Filter{CreatedAfter: first}, `true`, young},
+		{
+			admin.Filter{Suspended: true, CreatedAfter: first}, `suspended_at IS NOT NULL`,
+			func(u admin.User) bool { return suspended(u) && young(u) },
+		},
+		{
+			admin.Filter{EmailPrefix: "U1"}, `canonical_email LIKE 'u1%'`,
+			func(u admin.User) bool { return strings.HasPrefix(u.Email, "u1") },
+		},
+		{
+			admin.Filter{UsernamePrefix: "user2"}, `canonical_username LIKE 'user2%'`,
+			func(u admin.User) bool { return strings.HasPrefix(u.Username, "user2") },
+		},
 	} {
 		t.Run(fmt.Sprintf("%+v", tc.f), func(t *testing.T) {
 			stays := map[string]bool{}
@@ -179,7 +199,9 @@ func TestAdminPagesNeitherRepeatNorSkip(t *testing.T) {
 			for cursor, n := admin.Cursor(""), 0; ; n++ {
 				page := testenv.Must(service.Users(t.Context(), tc.f, cursor, 1+rand.IntN(40)))(t)
 				for _, u := range page.Items {
-					seen[u.ID]++
+					if seen[u.ID]++; !tc.fits(u) {
+						t.Errorf("an account is listed that was not asked for: %+v", u)
+					}
 				}
 				if cursor = page.Next; cursor == "" {
 					break
