@@ -502,6 +502,25 @@ func TestAProcessThatStoodStillSendsNothing(t *testing.T) {
 	}
 }
 
+// The time of the failures counts too: the few events of two users would not fail often enough.
+func TestAReceiverThatIsDownPausesAShortQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := new(queue)
+		r := &receiver{t: t, answer: func(payload) error { return status(500) }}
+		q.fill(2, 1)
+		senders, _, stop := start(q, r, 1)
+		time.Sleep(downFor - time.Second)
+		if senders[0].Stats().Paused {
+			t.Error("it has paused for single failures")
+		}
+		time.Sleep(10 * time.Second)
+		if !senders[0].Stats().Paused {
+			t.Error("it has not paused")
+		}
+		stop()
+	})
+}
+
 // A replica that has paused goes on when another one has sent what it could not: nothing is left that it could try.
 func TestAPauseEndsWhenAnotherReplicaHasSentAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

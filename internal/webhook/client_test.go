@@ -145,3 +145,13 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestBackoffDoublesUpToTheLongest(t *testing.T) {
+	for n, want := range map[int]time.Duration{
+		0: time.Second, 1: time.Second, 2: 2 * time.Second, 6: 32 * time.Second, 7: time.Minute, 1000: time.Minute,
+	} {
+		if got := Backoff(time.Second, time.Minute, n); got != want {
+			t.Errorf("the wait %d is %v; want %v", n, got, want)
+		}
+	}
+}
