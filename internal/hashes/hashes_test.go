@@ -250,6 +250,8 @@ func TestImportRefusesWhatItCannotCheckOrAfford(t *testing.T) {
 		"version 1.3":           strings.Replace(argon2Of("x", 8, 1, 1), "v=19", "v=16", 1),
 		"129 MiB":               strings.Replace(argon2Of("x", 8, 1, 1), "m=8", fmt.Sprint("m=", 129<<10), 1),
 		"takes too long":        strings.Replace(argon2Of("x", 8, 1, 1), "m=8,t=1", "m=131072,t=9", 1),
+		"more than 1024 MiB":    "$scrypt$ln=17,r=8,p=9$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E",
+		"is more than 16":       strings.Replace(argon2Of("x", 8, 1, 1), "p=1", "p=17", 1),
 		"256 MiB":               "$scrypt$ln=18,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E",
 		"9000000 iterations":    "$pbkdf2-sha1$i=9000000$c2FsdA$SwB5AbdlSJq+rUnZJvch0GWkKcE",
 		"SHA-512":               "$pbkdf2-md5$i=9$c2FsdA$SwB5AbdlSJq+rUnZJvch0GWkKcE",
@@ -274,6 +276,8 @@ func TestImportRefusesWhatItCannotCheckOrAfford(t *testing.T) {
 
 func TestImportAllowsTheUsualParameters(t *testing.T) {
 	for _, text := range []string{
+		Placeholder(15),
+		strings.Replace(argon2Of("x", 8, 1, 1), "m=8,t=1,p=1", "m=65536,t=16,p=16", 1),
 		strings.Replace(argon2Of("x", 8, 1, 1), "m=8,t=1,p=1", "m=131072,t=3,p=4", 1), // Kratos
 		strings.Replace(argon2Of("x", 8, 1, 1), "m=8,t=1,p=1", "m=65536,t=4,p=1", 1),  // PHP
 		"$scrypt$ln=17,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E",
