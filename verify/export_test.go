@@ -30,6 +30,14 @@ func SignatureForTest(k *key, token string) bool {
 	return failure == nil && !h.malformed && !h.critical && h.algorithm == k.algorithm && k.verify([]byte(token[:last]), signature)
 }
 
+// HeadersForTest returns how many headers are cached.
+func (v *Verifier) HeadersForTest() int {
+	if all := v.keeper.set.Load().headers.Load(); all != nil {
+		return len(*all)
+	}
+	return 0
+}
+
 // DERForTest encodes R || S.
 func DERForTest(signature []byte) []byte { return appendDER(nil, signature) }
 

@@ -194,6 +194,24 @@ func TestTheFeedIsFollowedByItsCursor(t *testing.T) {
 	}
 }
 
+// A leeway accepts tokens that have expired, so an ended session is known for longer than its last token.
+func TestAnEndedSessionIsKnownForTheLeeway(t *testing.T) {
+	issuer := verifytest.NewIssuer(t)
+	entry := func(id string, ago time.Duration) string {
+		return fmt.Sprintf(`{"kind":"sid","id":%q,"until":%d}`, id, time.Now().Add(-ago).Unix())
+	}
+	entries := entry("a minute", time.Minute) + "," + entry("three minutes", 3*time.Minute)
+	s := newScript(t, answer{200, "", `{"ended":[` + entries + `],"next":"a","more":false}`})
+	v := open(t, issuer.Source(), verify.WithRevocations(verify.Feed{URL: s.URL}, lag, verify.FailClosed))
+	eventually(t, "what has expired is dropped", func() bool { queries, _ := s.asked(); return len(queries) == 2 })
+	if _, err := v.Verify(background, issuer.Token(session("a minute"))); !errors.Is(err, verify.ErrEnded) {
+		t.Error(err)
+	}
+	if n := v.Stats().Ended; n != 1 {
+		t.Errorf("%d sessions are known; want 1", n)
+	}
+}
+
 func TestAMalformedAnswerIsNotComplete(t *testing.T) {
 	issuer := verifytest.NewIssuer(t)
 	for _, tt := range []struct{ body, message string }{

@@ -100,7 +100,8 @@ func TestTimesHaveALeeway(t *testing.T) {
 func TestRequirementsAreChecked(t *testing.T) {
 	clock := newClock()
 	issuer := verifytest.NewIssuer(t, verifytest.Clock(clock.now))
-	v := open(t, issuer.Source(), verify.Clock(clock.now))
+	v := open(t, issuer.Source(), verify.Clock(clock.now), verify.Leeway(10*time.Second))
+	signedIn := func(ago int64) verifytest.TokenOption { return verifytest.Claim("auth_time", clock.now().Unix()-ago) }
 	old := verifytest.Claim("auth_time", clock.now().Add(-time.Hour).Unix())
 	for _, tt := range []struct {
 		name     string
@@ -110,6 +111,8 @@ func TestRequirementsAreChecked(t *testing.T) {
 	}{
 		{"a recent sign-in", v.With(verify.MaxAge(time.Minute)), issuer.Token(), ""},
 		{"an old sign-in", v.With(verify.MaxAge(time.Minute)), issuer.Token(old), verify.ErrAuthTime},
+		{"a sign-in within the age and the leeway", v.With(verify.MaxAge(time.Minute)), issuer.Token(signedIn(69)), ""},
+		{"a sign-in beyond them", v.With(verify.MaxAge(time.Minute)), issuer.Token(signedIn(71)), verify.ErrAuthTime},
 		{"no auth_time", v.With(verify.MaxAge(time.Minute)), issuer.Token(verifytest.Without("auth_time")), verify.ErrAuthTime},
 		{"an old sign-in that is not old enough", v.With(verify.MaxAge(2 * time.Hour)), issuer.Token(old), ""},
 		{"one of two acr", v.With(verify.ACR("pwd", "mfa")), issuer.Token(verifytest.Claim("acr", "mfa")), ""},
@@ -192,6 +195,20 @@ func TestDERHasTheShortestNumbers(t *testing.T) {
 		if got, want := verify.DERForTest(signature), verify.MarshalDERForTest(n, n); string(got) != string(want) {
 			t.Errorf("%s: got %x, want %x", r, got, want)
 		}
+	}
+}
+
+// A stranger must not fill the cache of headers: only those of valid signatures are in it.
+func TestHeadersOfForgedTokensAreNotCached(t *testing.T) {
+	issuer := verifytest.NewIssuer(t)
+	v := open(t, issuer.Source())
+	parts := strings.Split(issuer.Token(verifytest.Header("x", 1)), ".")
+	forged := parts[0] + "." + parts[1] + "." + strings.Split(issuer.Token(), ".")[2]
+	if _, err := v.Verify(context.Background(), forged); !errors.Is(err, verify.ErrSignature) || v.HeadersForTest() != 0 {
+		t.Errorf("%d headers are cached: %v", v.HeadersForTest(), err)
+	}
+	if _, err := v.Verify(context.Background(), strings.Join(parts, ".")); err != nil || v.HeadersForTest() != 1 {
+		t.Errorf("%d headers are cached: %v", v.HeadersForTest(), err)
 	}
 }
 
