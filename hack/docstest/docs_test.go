@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -499,6 +500,42 @@ func TestObjectivesAreThoseOfTheRules(t *testing.T) {
 		if (of[route] == "") != withoutObjective.MatchString(route) {
 			t.Errorf("%s is in the objective %q: add it to a rule of docs/alerts.yaml, or to withoutObjective", route, of[route])
 		}
+	}
+}
+
+// burns matches a part of an alert on an error budget: the long window, the burn rate, the short window and its rate,
+// and the window of the least number of bad requests.
+var burns = regexp.MustCompile(`window="(\w+)"\} > ([\d.]+)\s+and ignoring \(window\) authgateway:slo_burn_rate:ratio` +
+	`\{window="(\w+)"\} > ([\d.]+)\s+` +
+	`and ignoring \(window\) sum_over_time\(authgateway:slo_errors:rate5m\[(\w+)\]\) \* 60 >= 10\s`)
+
+// Scenarios of days would take long, so the windows and rates of the alerts are compared with the table of them.
+func TestBurnRatesAreThoseOfTheRules(t *testing.T) {
+	document, parts := read(t, "docs/monitoring.md"), 0
+	for _, r := range alerts(t) {
+		if !strings.Contains(r.Expr, "authgateway:slo_burn_rate:ratio") {
+			continue
+		}
+		first := fmt.Sprintf("| [%s](runbooks.md#%s) (%s) ", r.Alert, slug(r.Alert), r.Labels["severity"])
+		for _, m := range burns.FindAllStringSubmatch(r.Expr, -1) {
+			parts++
+			if m[2] != m[4] || m[1] != m[5] {
+				t.Errorf("%s: the windows or rates of a part differ: %q", r.Alert, m[1:])
+			}
+			unit := map[byte]string{'m': "min", 'h': "h", 'd': "d"}
+			window := func(text string) string { return text[:len(text)-1] + " " + unit[text[len(text)-1]] }
+			length := testenv.Must(time.ParseDuration(strings.Replace(strings.Replace(m[1], "1d", "24h", 1), "3d", "72h", 1)))(t)
+			rate := testenv.Must(strconv.ParseFloat(m[2], 64))(t)
+			spent := strconv.FormatFloat(math.Round(1000*rate*length.Hours()/(30*24))/10, 'f', -1, 64)
+			row := fmt.Sprintf("\n%s| %s | %s | %s | %s%% |\n", first, m[2], window(m[1]), window(m[3]), spent)
+			if !strings.Contains(document, row) {
+				t.Errorf("docs/monitoring.md lacks the row%s", row)
+			}
+			first = "| "
+		}
+	}
+	if parts != 4 {
+		t.Errorf("%d parts were found; want 4", parts)
 	}
 }
 
