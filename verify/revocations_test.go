@@ -229,6 +229,13 @@ func TestAMalformedAnswerIsNotComplete(t *testing.T) {
 			return err != nil && strings.Contains(err.Error(), tt.message)
 		})
 	}
+	// A later page may have a session that has ended.
+	part := newScript(t, answer{200, "", `{"ended":[],"next":"a","more":true}`}, answer{429, "300", ""})
+	follows := open(t, issuer.Source(), verify.WithRevocations(verify.Feed{URL: part.URL}, lag, verify.FailClosed))
+	eventually(t, "the first page is read", func() bool { queries, _ := part.asked(); return len(queries) == 2 })
+	if _, err := follows.Verify(background, issuer.Token()); !errors.Is(err, verify.ErrUnavailable) || follows.Ready() == nil {
+		t.Error("the first of several pages counts as the whole list:", err)
+	}
 	s := newScript(t, answer{401, "", ""}, answer{429, "300", ""})
 	v := open(t, issuer.Source(), verify.WithRevocations(verify.Feed{URL: s.URL}, lag, verify.FailClosed))
 	eventually(t, "a wrong key", func() bool {
