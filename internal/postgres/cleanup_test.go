@@ -71,6 +71,41 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	}
 }
 
+// What has ended first goes first, so that nothing stays for long while the clean-up cannot keep up. It waits for no row.
+func TestDeleteExpiredRemovesTheOldestThatIsNotLocked(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	fill(t, c, 5)
+	columns := map[string]string{
+		"sessions": "expires_at", "codes": "expires_at", "throttles": "last_failure_at", "familiar_places": "last_seen_at",
+		"limits": "until", "audit_events": "at", "endings": "ended_at",
+	}
+	oldest := func(table string) int {
+		return count(t, db, `SELECT extract(epoch FROM min(`+columns[table]+`))::bigint FROM `+table)
+	}
+	before := map[string]int{}
+	for table, column := range columns {
+		postgrestest.Exec(t, c, `UPDATE `+table+` t SET `+column+` = now() - interval '2400 hours' - n * interval '24 hours'
+			FROM (SELECT ctid AS place, row_number() OVER () AS n FROM `+table+`) x WHERE t.ctid = x.place`)
+		before[table] = oldest(table)
+	}
+	testenv.Must(store.DeleteExpired(t.Context(), time.Now(), retention, 1))(t)
+	for table, at := range before {
+		if after := oldest(table); after != at+24*60*60 {
+			t.Errorf("the oldest row of %s was of %d, and is of %d", table, at, after)
+		}
+	}
+	within(t, db, func(tx *sql.Tx) {
+		for table := range columns {
+			testenv.Must(tx.Exec(`SELECT FROM ` + table + ` FOR UPDATE`))(t)
+		}
+		if deleted, err := store.DeleteExpired(t.Context(), time.Now(), retention, 1); err != nil || deleted != (postgres.Deleted{}) {
+			t.Errorf("while all rows are locked, deleted %+v, error %v", deleted, err)
+		}
+	})
+}
+
 func TestDeleteExpiredRemovesASignUpWithItsCode(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
