@@ -422,6 +422,11 @@ func TestImportContinuesWhereItStopped(t *testing.T) {
 			t.Errorf("without --resume: %v", err)
 		}
 		i.Resume = true
+		other := *i
+		other.Refused = filepath.Join(t.TempDir(), "another file")
+		if _, err := other.Run(t.Context(), "files", entries(all)); err == nil || !strings.Contains(err.Error(), "is shorter") {
+			t.Errorf("with another file of refused accounts: %v", err)
+		}
 	}
 	p := testenv.Must(i.Run(t.Context(), "files", entries(-1)))(t)
 	if p.Read != all || p.Imported != all-25 || p.Refused != 25 {
