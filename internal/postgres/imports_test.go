@@ -280,7 +280,6 @@ func TestImportKeepsItsConnection(t *testing.T) {
 	run(3)
 }
 
-// An import that ends with an error leaves no batch that it has sent ahead.
 // Behind a pooler, the second command gets the server process of the first.
 func TestImportsFollowEachOtherBehindAPooler(t *testing.T) {
 	t.Parallel()
@@ -311,6 +310,7 @@ func TestImportsFollowEachOtherBehindAPooler(t *testing.T) {
 	}
 }
 
+// An import that ends with an error leaves no batch that it has sent ahead.
 func TestImportThatStopsLeavesNothingStaged(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)

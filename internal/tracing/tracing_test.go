@@ -49,6 +49,7 @@ func TestTracerExports(t *testing.T) {
 	sink, log := otlpsink.Start(t), &testenv.Output{}
 	o := options(sink.URL, log)
 	o.Gzip, o.Header = true, map[string]string{"Authorization": "Bearer the-credential"}
+	o.Attributes = append(o.Attributes, [2]string{"service.name", "of-the-platform"}) // the name of the service has precedence
 	tracer := start(t, o)
 	request(tracer, span.Origin{Name: "HTTP"})
 	tracer.Close()
