@@ -104,7 +104,8 @@ func parts() []part {
 		{name: "verify/fiberv2auth", dir: "verify/fiberv2auth", command: goTest},
 		{name: "test/consumers", dir: "test/consumers", path: ".", flags: []string{"-skip", latency}, seconds: 60},
 		{name: "test/consumers, times", dir: "test/consumers", path: ".", flags: []string{"-run", latency}, alone: true, slow: true},
-		{name: "test/judges", dir: "test/judges", command: goTest, seconds: 200, cluster: true, slow: true},
+		{name: "test/judges", dir: "test/judges", seconds: 150, cluster: true, slow: true,
+			command: append(slices.Clone(goTest), "-parallel=8")}, // it waits for rotations most of the time
 		{name: "test/clients", dir: "test/clients", seconds: 25, slow: true, // the clients are generated first
 			command: []string{"sh", "-c", "go generate ./... && " + strings.Join(goTest, " ")}},
 	}

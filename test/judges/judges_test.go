@@ -140,6 +140,7 @@ func kid(t *testing.T, token string) string {
 // TestLibrariesVerifyTokens has each library verify tokens before, during and after a rotation, and reject them after
 // their key was revoked.
 func TestLibrariesVerifyTokens(t *testing.T) {
+	t.Parallel()
 	for _, algorithm := range []string{"ES256", "RS256", "EdDSA"} {
 		t.Run(algorithm, func(t *testing.T) {
 			t.Parallel()

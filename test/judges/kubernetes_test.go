@@ -40,6 +40,7 @@ func authentication(t *testing.T, issuer, certificate string) string {
 // TestKubernetesAuthenticatesUsers has a Kubernetes API server authenticate the gateway's users: before, during and
 // after a rotation and a revocation. Kubernetes does not know EdDSA.
 func TestKubernetesAuthenticatesUsers(t *testing.T) {
+	t.Parallel()
 	for _, algorithm := range []string{"ES256", "RS256"} {
 		t.Run(algorithm, func(t *testing.T) {
 			t.Parallel()

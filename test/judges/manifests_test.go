@@ -26,6 +26,7 @@ func TestManifestsOfTheDocumentationAreValid(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test downloads CRDs and starts an API server")
 	}
+	t.Parallel()
 	for _, page := range []struct{ name, module, crds string }{
 		{"envoy-gateway.md", "github.com/envoyproxy/gateway@v1.9.1",
 			"charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml"},

@@ -323,6 +323,7 @@ func newUser(t *testing.T, g *gateway, b *backend, username, first, last, name, 
 
 // TestProxiesAskTheGateway runs each proxy with the configuration of its page, and has clients try to get past it.
 func TestProxiesAskTheGateway(t *testing.T) {
+	t.Parallel()
 	for _, p := range proxies {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()

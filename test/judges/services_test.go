@@ -20,6 +20,7 @@ import (
 // TestServicesOfTheREADMEAreProtected runs the services that the README shows. Both listen on the port that is in the
 // README, one after the other.
 func TestServicesOfTheREADMEAreProtected(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	access := g.accessToken()
 	readme := testenv.Must(os.ReadFile(filepath.Join(testenv.Root(), "README.md")))(t)
