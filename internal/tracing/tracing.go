@@ -284,13 +284,16 @@ func HandleErrors(log *slog.Logger) {
 }
 
 // discreet removes what a collector answers to a failed export: the answer may repeat the header fields of the request,
-// and the exporter quotes it in its errors.
+// and the exporter quotes it in its errors. It also marks the error of a collector that is down.
 type discreet struct{ http.RoundTripper }
 
 func (d discreet) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := d.RoundTripper.RoundTrip(r)
-	if err != nil || response.StatusCode <= 299 {
-		return response, err
+	if err != nil {
+		return nil, unreachable{err}
+	}
+	if response.StatusCode <= 299 {
+		return response, nil
 	}
 	_ = response.Body.Close()
 	response.Body = http.NoBody
@@ -301,6 +304,13 @@ func (d discreet) RoundTrip(r *http.Request) (*http.Response, error) {
 	response.Status = fmt.Sprintf("%d %s", response.StatusCode, response.Status)
 	return response, nil
 }
+
+// unreachable is the error of an export that the collector did not answer. The exporter tries again only after errors that are
+// temporary, and takes a refused connection for a permanent one, as it is while a collector is restarted.
+type unreachable struct{ error }
+
+func (unreachable) Temporary() bool { return true }
+func (u unreachable) Unwrap() error { return u.error }
 
 func shorten(err error) string {
 	const most = 300

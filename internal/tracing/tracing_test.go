@@ -174,6 +174,28 @@ func TestTracerDoesNotWaitForTheCollector(t *testing.T) {
 	}
 }
 
+// While a collector is restarted, it refuses connections.
+func TestTracerExportsToACollectorThatWasRestarted(t *testing.T) {
+	t.Parallel()
+	sink, log := otlpsink.Start(t), &testenv.Output{}
+	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	testenv.NoError(t, l.Close())
+	o := options("http://"+l.Addr().String(), log)
+	o.BatchTime = 30 * time.Second
+	tracer := start(t, o)
+	request(tracer, span.Origin{})
+	time.Sleep(100 * time.Millisecond) // the first export fails
+	restarted := &http.Server{Handler: sink, ReadHeaderTimeout: time.Second}
+	l = testenv.Must(net.Listen("tcp", l.Addr().String()))(t)
+	t.Cleanup(func() { _ = restarted.Close() })
+	go func() { _ = restarted.Serve(l) }()
+	testenv.Until(t, 10*time.Second, "the spans are exported", func() bool { return tracer.Stats().Exported == 2 })
+	tracer.Close()
+	if log.String() != "" {
+		t.Errorf("the log is %s, want nothing", log)
+	}
+}
+
 func TestTracerLeavesNoGoroutine(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	tracer := start(t, options("http://127.0.0.1:1", &testenv.Output{}))
