@@ -174,6 +174,23 @@ func TestTracerDoesNotWaitForTheCollector(t *testing.T) {
 	}
 }
 
+// The header fields have the credential of the collector that is named, and of no other.
+func TestTracerFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	sink, other, log := otlpsink.Start(t), otlpsink.Start(t), &testenv.Output{}
+	sink.Reply(func(w http.ResponseWriter, r *http.Request) bool {
+		http.Redirect(w, r, other.URL+r.URL.Path, http.StatusFound)
+		return true
+	})
+	tracer := start(t, options(sink.URL, log))
+	request(tracer, span.Origin{})
+	testenv.Until(t, 10*time.Second, "the spans are lost", func() bool { return tracer.Stats().Failed == 2 })
+	tracer.Close()
+	if _, header := other.Received(); len(header) > 0 {
+		t.Error("the exporter follows a redirect")
+	}
+}
+
 // While a collector is restarted, it refuses connections.
 func TestTracerExportsToACollectorThatWasRestarted(t *testing.T) {
 	t.Parallel()
