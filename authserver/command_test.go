@@ -378,7 +378,7 @@ func TestTerminationLogIsNotWrittenByOtherCommands(t *testing.T) {
 	}
 }
 
-func TestDryRunOfAnImportSaysWhatWouldBeRefused(t *testing.T) {
+func TestImportsSayWhatIsRefused(t *testing.T) {
 	settings := gatewaytest.Environ(postgrestest.Config(t))
 	if got := call(t, settings, "migrate"); got.code != 0 {
 		t.Fatalf("%+v", got)
@@ -400,6 +400,15 @@ func TestDryRunOfAnImportSaysWhatWouldBeRefused(t *testing.T) {
 	got = call(t, settings, append(dry, "--refused", refused)...)
 	reasons := string(testenv.Must(os.ReadFile(refused))(t))
 	if got.code != 0 || strings.Contains(got.err, "more are refused") || strings.Count(reasons, "\n") != 25 {
+		t.Errorf("%+v, and the file has %s", got, reasons)
+	}
+	// A script must not go on if nothing was imported, as after a wrong conversion.
+	late := `{"email": "ada@example.com", "email_verified": true, "created_at": "2999-01-01T00:00:00Z"}`
+	testenv.NoError(t, os.WriteFile(file, []byte(late), 0o600))
+	got = call(t, settings, "users", "import", file, "--from", "native", "--refused", refused)
+	reasons = string(testenv.Must(os.ReadFile(refused))(t))
+	if got.code != 1 || !strings.Contains(got.err, "no account was imported") ||
+		!strings.Contains(reasons, "created_at: is in the future: 2999") {
 		t.Errorf("%+v, and the file has %s", got, reasons)
 	}
 	t.Chdir(dir)

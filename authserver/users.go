@@ -186,7 +186,11 @@ func (c Command) runImport(ctx context.Context, s *Server, i moving.Import, read
 	if p.Refused > 0 {
 		fmt.Fprintf(c.Out, "%s names the refused accounts and the reasons\n", i.Refused)
 	}
-	return s.accounts.RecordImport(ctx, p.Imported, p.Refused)
+	err = s.accounts.RecordImport(ctx, p.Imported, p.Refused)
+	if err == nil && p.Imported == 0 && p.Refused > 0 {
+		err = errors.New("no account was imported")
+	}
+	return err
 }
 
 // bar draws how much of a whole is done.

@@ -211,7 +211,7 @@ func TestCommandsOfMovingInWork(t *testing.T) {
 		testenv.NoError(t, os.WriteFile(filepath.Join(dir, name), testenv.Must(os.ReadFile(testdata+from))(t), 0o600))
 	}
 	text := string(testenv.Must(os.ReadFile("../../docs/moving-in.md"))(t))
-	script := "set -e\nauthserver() { \"$PROGRAM\" \"$@\"; }\n"
+	script := "set -e\nauthserver() { \"$PROGRAM\" \"$@\"; }\ngzip auth0.ndjson\n" // as Auth0 delivers it
 	blocks := shellBlock.FindAllStringSubmatch(text, -1)
 	for _, block := range blocks {
 		script += block[1]

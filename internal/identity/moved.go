@@ -81,6 +81,15 @@ func (s *Service) CheckMovedAccount(m *MovedAccount) error {
 		p.add("email", Fault{FieldMissing, "is not verified; only accounts whose address is verified can move in, the others have to sign up"})
 	}
 	m.UpdatedAt = cmp.Or(m.UpdatedAt, m.CreatedAt)
+	// Lists begin with the newest accounts. Such a time is one that was converted wrongly.
+	for _, field := range []struct {
+		name string
+		at   *time.Time
+	}{{"created_at", m.CreatedAt}, {"email_verified_at", m.EmailVerifiedAt}} {
+		if field.at != nil && field.at.After(s.now().Add(24*time.Hour)) {
+			p.add(field.name, Fault{FieldMalformed, "is in the future: " + field.at.UTC().Format(time.RFC3339)})
+		}
+	}
 	switch {
 	case (m.UnprovedEmail == "") != (m.UnprovedSince == nil):
 		p.add("unproved_email", Fault{FieldMissing, "and unproved_since need each other"})
