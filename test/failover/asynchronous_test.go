@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/base64"
@@ -245,6 +246,11 @@ func (a *asynchronous) prepare(round int) func() (judge func(db *sql.DB)) {
 			})
 			testenv.Until(t, 20*time.Second, "the key is recorded again for services", func() bool {
 				return a.count(db, `SELECT count(*) FROM endings WHERE id = $1`, stolen) == 1
+			})
+			// The successor of a revoked key signs at once, before the other gateway has read it.
+			testenv.Until(t, 20*time.Second, "both gateways have the same keys", func() bool {
+				one, other := a.Send(0, http.MethodGet, "/tokens/keys", ""), a.Send(1, http.MethodGet, "/tokens/keys", "")
+				return one.Status == http.StatusOK && bytes.Equal(one.Body, other.Body)
 			})
 			// Renewals go on.
 			renewing.keep(renewing.post(1, "/tokens", "", body{"refresh_token": renewing.refresh}))
