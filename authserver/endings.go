@@ -28,9 +28,8 @@ const keyLook = time.Second
 // keyRepeat is after how many looks the revoked keys are recorded again.
 const keyRepeat = 10
 
-// recordRevokedKeys records, until ctx ends, the revoked keys of each ring that comes into
-// use. Every replica does so, because the ring may come from a directory. It repeats that, because the database can lose
-// the records in a failover.
+// recordRevokedKeys records, until ctx ends, the revoked keys of each ring that comes into use. Every replica does so,
+// because the ring may come from a directory. It repeats that, because the database can lose the records in a failover.
 func (s *Server) recordRevokedKeys(ctx context.Context) {
 	done := int64(-1) // the generation whose keys are recorded
 	for look := 0; ; look++ {

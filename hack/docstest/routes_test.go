@@ -41,7 +41,7 @@ func TestTheRoutesInTheManualExist(t *testing.T) {
 	found := 0
 	for _, document := range documents(t) {
 		if document == "CHANGELOG.md" || strings.HasPrefix(document, "docs/decisions/") {
-			continue // they tell of the past
+			continue // they describe former versions
 		}
 		for _, m := range namedRoute.FindAllStringSubmatch(read(t, document), -1) {
 			found++

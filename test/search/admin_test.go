@@ -10,8 +10,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// administer performs an action of an administrator, who is honest and knows only what people say: anyone may ask to be
-// invited, with any name and address, but the administrator vouches for an address only if its owner asks.
+// administer performs an action of an honest administrator: they invite any address with any name on request, but create
+// a verified account only for the owner of the address.
 func (w *simulation) administer(r *rand.Rand) (broken string) {
 	switch n := r.IntN(10); {
 	case n < 3:

@@ -5,7 +5,7 @@
 // mailboxes, share everything they know, and enter any name and any address. The owner behaves like real users: they
 // sign up, perhaps twice, read mail late, type codes in lower case, and try old codes. In no order of events may
 // strangers have a session, a password or a code of an account whose address is the owner's. An administrator invites
-// whom anyone names, vouches for people, makes passwords void and deletes accounts (admin_test.go). In the end the
+// anyone on request, creates verified accounts, makes passwords void and deletes accounts (admin_test.go). In the end the
 // owner must get into an account that they created, within three rounds of sign-in, recovery and sign-up, twenty
 // minutes apart, while the strangers keep requesting mail. That is at most 150 requests and an hour. The owner takes
 // one precaution: they enter only a code while their own sign-up or change of address waits for the proof of the

@@ -35,5 +35,9 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS given OFFS
     LIMIT :'batch') e ON true;
 
 -- name: EndKey
--- Records that a key was revoked. Each replica does so; the first one counts.
-INSERT INTO endings (kind, id, ended_at) VALUES ('kid', :'id', :'ended_at') ON CONFLICT DO NOTHING;
+-- Records that a key was revoked. Each replica does so, again and again; the first one counts, and the others write
+-- nothing.
+INSERT INTO endings (kind, id, ended_at)
+SELECT 'kid', :'id'::text, :'ended_at'::timestamptz
+WHERE NOT EXISTS (SELECT FROM endings WHERE kind = 'kid' AND id = :'id'::text)
+ON CONFLICT DO NOTHING;
