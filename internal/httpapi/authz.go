@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -173,7 +172,7 @@ func (s *Server) serveAuthz(ctx *fasthttp.RequestCtx) {
 		s.decide(ctx, policy)
 		return
 	}
-	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	x := s.begin(ctx, requestID(ctx.Request.Header.PeekCanonical(fieldRequestID)), ctx.Time())
 	defer x.finish()
 	x.beginTrace()
 	f := errNoRoute()
@@ -183,7 +182,7 @@ func (s *Server) serveAuthz(ctx *fasthttp.RequestCtx) {
 
 // unreadableAuthz is unreadable for the port of decisions.
 func (s *Server) unreadableAuthz(ctx *fasthttp.RequestCtx, err error) {
-	x := s.begin(ctx, rand.Text())
+	x := s.begin(ctx, newRequestID(), time.Now())
 	defer x.finish()
 	x.result = malformed
 	x.failToRead(err, authzHeadLimit)
@@ -192,7 +191,7 @@ func (s *Server) unreadableAuthz(ctx *fasthttp.RequestCtx, err error) {
 
 // decide answers a proxy.
 func (s *Server) decide(ctx *fasthttp.RequestCtx, name []byte) {
-	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	x := s.begin(ctx, requestID(ctx.Request.Header.PeekCanonical(fieldRequestID)), ctx.Time())
 	defer x.finish()
 	x.beginTrace()
 	x.path, x.result = authzRoute, malformed // until it is known

@@ -37,7 +37,7 @@ const (
 
 // allowedOrigin returns the origin of the page that sent the request if it is on the list, or "".
 func (s *Server) allowedOrigin(h *fasthttp.RequestHeader) string {
-	if len(h.Peek("Origin")) == 0 {
+	if len(h.PeekCanonical(fieldOrigin)) == 0 {
 		return ""
 	}
 	sent := ""

@@ -3,11 +3,13 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base32"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -46,16 +48,16 @@ type exchangeKey struct{}
 
 func exchangeOf(ctx *fasthttp.RequestCtx) *exchange { return ctx.UserValue(exchangeKey{}).(*exchange) }
 
-func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *exchange {
+func (s *Server) begin(ctx *fasthttp.RequestCtx, id string, start time.Time) *exchange {
 	x := exchanges.Get().(*exchange)
-	*x = exchange{server: s, http: ctx, start: time.Now(), id: id}
+	*x = exchange{server: s, http: ctx, start: start, id: id}
 	ctx.SetUserValue(exchangeKey{}, x)
 	return x
 }
 
 // beginAPI also notes what only the API has.
-func (s *Server) beginAPI(ctx *fasthttp.RequestCtx, id string) *exchange {
-	x := s.begin(ctx, id)
+func (s *Server) beginAPI(ctx *fasthttp.RequestCtx, id string, start time.Time) *exchange {
+	x := s.begin(ctx, id, start)
 	x.origin = s.allowedOrigin(&ctx.Request.Header)
 	s.metrics.inFlight.Inc()
 	return x
@@ -69,7 +71,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 			return
 		}
 	}
-	x := s.beginAPI(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	x := s.beginAPI(ctx, requestID(ctx.Request.Header.PeekCanonical(fieldRequestID)), ctx.Time())
 	defer x.finish()
 	x.beginTrace()
 	switch t, f := x.route(); {
@@ -77,6 +79,10 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 		x.fail(f)
 	case x.isPreflight():
 		x.allowMethods(t)
+	case t.document != nil && (ctx.IsGet() || ctx.IsHead()):
+		if err := t.document(s.work, x); err != nil {
+			x.fail(err)
+		}
 	default:
 		s.router(ctx)
 	}
@@ -96,11 +102,13 @@ func (x *exchange) route() (endpoint, *failure) {
 	}
 	// The path is neither decoded nor cleaned: it has only one spelling, so a proxy cannot interpret another one differently.
 	path, query, _ := bytes.Cut(uri, []byte("?"))
-	pattern, pathID := splitID(string(path))
-	if _, exact := x.server.endpoints[string(path)]; exact { // the issuer's path may end in a UUID
-		pattern, pathID = string(path), ""
+	pathID := ""
+	t, known := x.server.endpoints[string(path)] // first, because the issuer's path may end in a UUID
+	if !known {
+		var pattern string
+		pattern, pathID = splitID(string(path))
+		t, known = x.server.endpoints[pattern]
 	}
-	t, known := x.server.endpoints[pattern]
 	if !known && x.server.endpoints[withoutID(string(path))].methods[string(h.Method())] {
 		return endpoint{}, errNoID()
 	}
@@ -120,7 +128,7 @@ func (x *exchange) route() (endpoint, *failure) {
 // unreadable answers a request that fasthttp could not read, and closes the connection. Nothing in
 // the request can be trusted, including its id.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	x := s.beginAPI(ctx, rand.Text())
+	x := s.beginAPI(ctx, newRequestID(), time.Now())
 	defer x.finish()
 	x.failToRead(err, headLimit)
 }
@@ -144,22 +152,25 @@ func (x *exchange) finish() {
 		x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 	}
 	h := &x.http.Response.Header
-	h.Set("X-Request-Id", x.id)
+	h.SetCanonical(fieldRequestID, []byte(x.id))
 	for _, field := range alwaysSent {
 		h.SetCanonical(field[0], field[1])
 	}
-	setDefault(h, "Content-Security-Policy", replyPolicy)
-	setDefault(h, "Cache-Control", "no-store")
+	for _, field := range sentByDefault {
+		if len(h.PeekCanonical(field[0])) == 0 {
+			h.SetCanonical(field[0], field[1])
+		}
+	}
 	if x.result == none {
 		x.shareReply()
 	}
 	if x.server.draining.Load() {
 		h.SetConnectionClose()
 	}
-	if took := time.Since(x.start); x.result != none {
-		x.recordDecision(took)
+	if now := time.Now(); x.result != none {
+		x.recordDecision(now.Sub(x.start))
 	} else {
-		x.record(took)
+		x.record(now)
 		x.server.metrics.inFlight.Dec()
 	}
 	if x.trace != nil {
@@ -168,6 +179,15 @@ func (x *exchange) finish() {
 	x.http.RemoveUserValue(exchangeKey{})
 	exchanges.Put(x)
 }
+
+// The names and values of fields are bytes and in their canonical form, because fasthttp copies and normalizes others.
+var (
+	fieldRequestID    = []byte("X-Request-Id")
+	fieldCacheControl = []byte("Cache-Control")
+	fieldETag         = []byte("Etag") // fasthttp writes all names like this
+	fieldIfNoneMatch  = []byte("If-None-Match")
+	fieldOrigin       = []byte("Origin")
+)
 
 var alwaysSent = [...][2][]byte{
 	{[]byte("X-Content-Type-Options"), []byte("nosniff")},
@@ -180,26 +200,25 @@ var alwaysSent = [...][2][]byte{
 // a proxy terminates TLS, and the field must not be sent over plain HTTP (RFC 6797 section 7.2).
 const replyPolicy = "default-src 'none'; frame-ancestors 'none'"
 
-func setDefault(h *fasthttp.ResponseHeader, name, value string) {
-	if len(h.Peek(name)) == 0 {
-		h.Set(name, value)
-	}
+// sentByDefault are fields that a route may set to another value.
+var sentByDefault = [...][2][]byte{
+	{[]byte("Content-Security-Policy"), []byte(replyPolicy)},
+	{fieldCacheControl, []byte("no-store")},
 }
 
 // record counts the exchange and writes its log line. The log contains no query, no body and no header fields. It
 // contains the path of the route, not the requested path, which may contain anything.
-func (x *exchange) record(took time.Duration) {
-	ctx, log, status := x.context(context.Background()), x.server.log, x.http.Response.StatusCode()
-	method := x.method()
-	x.server.metrics.observe(method, x.path, status, took)
+func (x *exchange) record(now time.Time) {
+	ctx, status, took := x.context(context.Background()), x.http.Response.StatusCode(), now.Sub(x.start)
+	one := x.server.series(seriesKey{x.method(), x.path, status})
+	one.requests.Inc()
+	one.duration.Observe(took.Seconds())
 	x.logFailure(status)
-	if log.Enabled(ctx, slog.LevelInfo) {
-		line := slog.NewRecord(time.Now(), slog.LevelInfo, "request", 0) // no program counter, which takes time to find
-		line.AddAttrs(
-			slog.String("request_id", x.id), slog.String("method", method), slog.String("route", x.path),
-			slog.Int("status", status), slog.Duration("duration", took),
+	if one.log.Enabled(ctx, slog.LevelInfo) {
+		line := slog.NewRecord(now, slog.LevelInfo, "request", 0) // no program counter, which takes time to find
+		line.AddAttrs(slog.String("request_id", x.id), slog.Duration("duration", took),
 			slog.Int("bytes", len(x.http.Response.Body())))
-		_ = log.Handler().Handle(ctx, line)
+		_ = one.log.Handle(ctx, line)
 	}
 }
 
@@ -273,15 +292,28 @@ func (x *exchange) done(err error) error {
 // requestID returns the caller's request id if it is well-formed, or a new one. Other ids could forge log lines.
 func requestID(sent []byte) string {
 	if len(sent) == 0 || len(sent) > 64 {
-		return rand.Text()
+		return newRequestID()
 	}
 	for _, b := range sent {
 		if !isAlphanumeric(b) && b != '.' && b != '_' && b != '-' {
-			return rand.Text()
+			return newRequestID()
 		}
 	}
 	return string(sent)
 }
+
+// newRequestID returns an id that occurs once. It is no secret, so it need not cost a system call, as those of
+// crypto/rand do.
+func newRequestID() string {
+	var id [16]byte
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64()) //nolint:gosec // see above
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64()) //nolint:gosec // see above
+	var text [26]byte
+	requestIDs.Encode(text[:], id[:])
+	return string(text[:])
+}
+
+var requestIDs = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 func isAlphanumeric(b byte) bool {
 	return 'a' <= b|0x20 && b|0x20 <= 'z' || '0' <= b && b <= '9'

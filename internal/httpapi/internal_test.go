@@ -262,3 +262,38 @@ func TestConnectionWhoseRepliesAreNotReadIsEvicted(t *testing.T) {
 	}
 	evictions.Wait()
 }
+
+func TestNewRequestIDs(t *testing.T) {
+	seen := map[string]bool{}
+	for range 10_000 {
+		id := newRequestID()
+		if requestID([]byte(id)) != id {
+			t.Fatalf("%q: would not be accepted from a caller", id)
+		}
+		if len(id) != 26 || seen[id] {
+			t.Fatalf("%q: %d characters, again %t", id, len(id), seen[id])
+		}
+		seen[id] = true
+	}
+}
+
+// TestReadDeadlineHoldsForTheNextWait also covers the two deadlines of each request, of which the second is earlier.
+func TestReadDeadlineHoldsForTheNextWait(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	c := &conn{Conn: here, all: newConnections(0, 0, headLimit)}
+	c.all.slack = 100 * time.Millisecond
+	defer c.Close()
+	var buffer [16]byte
+	for _, wait := range []time.Duration{time.Hour, 20 * time.Millisecond, time.Hour, 10 * time.Millisecond} {
+		testenv.NoError(t, c.SetReadDeadline(time.Now().Add(wait)))
+		if wait == time.Hour {
+			go func() { _, _ = there.Write([]byte("G")) }()
+			if n, err := c.Read(buffer[:]); n != 1 || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+		} else if _, err := c.Read(buffer[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("after %s: %v, want a deadline that has passed", wait, err)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"slices"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/valyala/fasthttp"
@@ -17,7 +16,7 @@ import (
 
 // documentMaxAge is how long a cache may keep the keys and the metadata. A new key is published
 // KEY_PUBLISH_LEAD (minutes) before it signs, so every cache is refreshed in time.
-const documentMaxAge = "public, max-age=60"
+var documentMaxAge = []byte("public, max-age=60")
 
 // publishedKeys are the documents of one ring.
 type publishedKeys struct {
@@ -28,15 +27,14 @@ type publishedKeys struct {
 
 // document is a body that seldom changes, with its entity tag.
 type document struct {
-	body []byte
-	etag string
+	body, etag []byte
 }
 
 // newDocument returns a document with a weak entity tag, because the tag is the same with and without
 // compression (RFC 9110 section 8.8.1).
 func newDocument(body []byte) document {
 	digest := sha256.Sum256(body)
-	return document{body, `W/"` + base64.RawURLEncoding.EncodeToString(digest[:16]) + `"`}
+	return document{body, []byte(`W/"` + base64.RawURLEncoding.EncodeToString(digest[:16]) + `"`)}
 }
 
 // publish returns the documents of the current ring. It creates them only when the ring changes.
@@ -92,7 +90,7 @@ func (x *exchange) replyKeys(of func(*publishedKeys) document) error {
 }
 
 func (x *exchange) replyDocument(d document) {
-	x.http.Response.Header.Set("Cache-Control", documentMaxAge)
+	x.http.Response.Header.SetCanonical(fieldCacheControl, documentMaxAge)
 	if x.unchanged(d.etag) {
 		return
 	}
@@ -101,12 +99,15 @@ func (x *exchange) replyDocument(d document) {
 }
 
 // unchanged replies 304 if the caller already has this version (RFC 9110 section 13.1.2, with weak comparison).
-func (x *exchange) unchanged(etag string) bool {
-	x.http.Response.Header.Set("ETag", etag)
-	match := x.http.Request.Header.Peek("If-None-Match")
+func (x *exchange) unchanged(etag []byte) bool {
+	x.http.Response.Header.SetCanonical(fieldETag, etag)
+	match := x.http.Request.Header.PeekCanonical(fieldIfNoneMatch)
+	if len(match) == 0 {
+		return false
+	}
 	for tag := range bytes.SplitSeq(match, []byte(",")) {
 		tag = bytes.TrimPrefix(bytes.TrimSpace(tag), []byte("W/"))
-		if string(tag) == strings.TrimPrefix(etag, "W/") || string(tag) == "*" {
+		if bytes.Equal(tag, bytes.TrimPrefix(etag, []byte("W/"))) || string(tag) == "*" {
 			x.http.Response.SetStatusCode(fasthttp.StatusNotModified)
 			return true
 		}

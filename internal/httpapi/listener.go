@@ -76,6 +76,7 @@ type conn struct {
 	doing   phase // as known to the goroutine that serves it
 	charged int64 // for the request
 	readBy  deadline
+	waits   time.Time // the deadline of the next read that waits, see SetReadDeadline
 	writeBy deadline
 	reply   int64    // what the kernel may still buffer of the last reply
 	refusal *failure // of the data that the client sends next
@@ -152,6 +153,12 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // receive reads data as it has arrived.
 func (c *conn) receive(p []byte) (int, error) {
+	if c.direct.holds() {
+		return c.direct.read(p)
+	}
+	if err := c.limitRead(); err != nil {
+		return 0, err
+	}
 	if c.direct != nil {
 		return c.direct.read(p)
 	}
@@ -242,12 +249,19 @@ func (d *deadline) suffices(t time.Time, slack time.Duration) bool {
 	return false
 }
 
-// SetReadDeadline sets the deadline, unless the connection is being closed.
+// SetReadDeadline sets the deadline of the next read that waits. fasthttp sets one for the wait between two requests and
+// another one, which is earlier, for the rest of a request, which has usually arrived.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.evicted.Load() != 0 || c.readBy.suffices(t, c.all.slack) {
+	c.waits = t
+	return nil
+}
+
+// limitRead sets that deadline, unless the connection is being closed.
+func (c *conn) limitRead() error {
+	if c.evicted.Load() != 0 || c.readBy.suffices(c.waits, c.all.slack) {
 		return nil
 	}
-	err := c.Conn.SetReadDeadline(t)
+	err := c.Conn.SetReadDeadline(c.waits)
 	if c.evicted.Load() != 0 { // evict's deadline may have come before this one
 		return c.Conn.SetReadDeadline(longAgo)
 	}

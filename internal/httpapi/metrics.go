@@ -1,10 +1,13 @@
 package httpapi
 
 import (
+	"cmp"
+	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,7 +18,9 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
-	series   sync.Map // from seriesKey to *series, because the vectors take longer to find them
+
+	mu     sync.Mutex // of writers
+	series atomic.Pointer[map[seriesKey]*series]
 }
 
 type seriesKey struct {
@@ -23,9 +28,12 @@ type seriesKey struct {
 	status        int
 }
 
+// series are what is counted and logged of all requests that have a key in common. They are kept, because the vectors
+// take longer to find them, and the log to write the key again and again.
 type series struct {
 	requests prometheus.Counter
 	duration prometheus.Observer
+	log      slog.Handler // its lines have the key
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -47,6 +55,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Requests in progress.",
 		}),
 	}
+	m.series.Store(&map[seriesKey]*series{})
 	if r != nil {
 		r.MustRegister(m.requests, m.duration, m.inFlight)
 	}
@@ -116,19 +125,27 @@ func (m *metrics) watch(s *connections, prefix string, r prometheus.Registerer) 
 	})
 }
 
-func (m *metrics) observe(method, route string, status int, took time.Duration) {
-	if route == "" {
-		route = "other"
+// series returns the series of a key.
+func (s *Server) series(key seriesKey) *series {
+	m := s.metrics
+	if one := (*m.series.Load())[key]; one != nil {
+		return one
 	}
-	key := seriesKey{method, route, status}
-	found, known := m.series.Load(key)
-	if !known {
-		code := strconv.Itoa(status)
-		found, _ = m.series.LoadOrStore(key, &series{
-			m.requests.WithLabelValues(method, route, code), m.duration.WithLabelValues(method, route, code),
-		})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if one := (*m.series.Load())[key]; one != nil {
+		return one
 	}
-	one := found.(*series)
-	one.requests.Inc()
-	one.duration.Observe(took.Seconds())
+	route, code := cmp.Or(key.route, "other"), strconv.Itoa(key.status)
+	one := &series{
+		requests: m.requests.WithLabelValues(key.method, route, code),
+		duration: m.duration.WithLabelValues(key.method, route, code),
+		log: s.log.Handler().WithAttrs([]slog.Attr{
+			slog.String("method", key.method), slog.String("route", key.route), slog.Int("status", key.status),
+		}),
+	}
+	all := maps.Clone(*m.series.Load())
+	all[key] = one
+	m.series.Store(&all)
+	return one
 }

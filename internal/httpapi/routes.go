@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -21,7 +22,9 @@ type route struct {
 
 // isDocument reports whether every caller gets the same reply: its handler waits for nothing, and needs neither
 // parameters nor to know the caller.
-func (r route) isDocument() bool { return r.body == noBody && r.trust == anyone && r.limit == "" }
+func (r route) isDocument() bool {
+	return r.method == http.MethodGet && r.body == noBody && r.trust == anyone && r.limit == ""
+}
 
 // routes lists all routes of the API. Health and metrics are on a separate port and cannot be reached here.
 func (s *Server) routes() []route {

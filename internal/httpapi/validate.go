@@ -35,7 +35,7 @@ func validateFraming(h *fasthttp.RequestHeader) *failure {
 	var chunked bool
 	for raw := h.RawHeaders(); len(raw) > 0; {
 		line, rest, whole := bytes.Cut(raw, []byte("\r\n"))
-		if !whole || bytes.ContainsAny(line, "\r\n\x00") {
+		if !whole || bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 || bytes.IndexByte(line, 0) >= 0 {
 			return errAmbiguous("a header line does not end with CR LF")
 		}
 		raw = rest
@@ -84,12 +84,20 @@ func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
 // isToken reports whether b is a token (RFC 9110 section 5.6.2).
 func isToken(b []byte) bool {
 	for _, c := range b {
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+		if !tokenBytes[c] {
 			return false
 		}
 	}
 	return len(b) > 0
 }
+
+// tokenBytes is a table, because each byte of each field name is looked up.
+var tokenBytes = func() (all [256]bool) {
+	for c := byte('!'); c <= '~'; c++ {
+		all[c] = strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) < 0
+	}
+	return all
+}()
 
 // originForm returns the path and query of a request target. It also accepts the absolute form (RFC 9112 section 3.2.2)
 // with any host, because this server has no virtual hosts. The other forms are for proxies and for OPTIONS.
