@@ -102,13 +102,13 @@ func TestSmoke(t *testing.T) {
 	var out strings.Builder
 	b := bench{report: report{to: &out}, program: program}
 	b.beQuick()
-	if err := b.run(t.Context(), "size,throughput,storm,endings,accounts,bulk,replicas,growth"); err != nil {
+	if err := b.run(t.Context(), "size,throughput,storm,endings,accounts,bulk,replicas,growth,cleanup"); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{"| binary |", "| GET /tokens/keys | 8 |", "| GET /users | 1 |", "| POST /tokens, rotating | 32 |",
 		"| GET /healthz, p99 |",
 		"| CPU of the server, 100 consumers wait |", "| import, of COPY |", "| suspended, p95 |", "| beside an import, p99 of that",
-		"| audit_events | ", "| statements that read a large table | 0.0"} {
+		"| audit_events | ", "| POST /tokens/signin, p99 of that without | ", "| removed sessions | ", "| statements that read a large table | 0.0"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the report:\n%s", want, out.String())
 		}
