@@ -308,6 +308,7 @@ func TestIdleConnectionIsKeptForItsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	const strict = 250 * time.Millisecond
 	s := start(t, func(o *httpapi.Options) { o.Timeout, o.IdleTimeout = strict, time.Hour })
+	testenv.Expect(t, s.Do("GET", "/nowhere", nil, nil), 404) // reads the contract, which takes a second with the race detector
 	const get = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
 	idle, slow := s.dial(t), s.dial(t)
 	for _, c := range []net.Conn{idle, slow} {
@@ -330,6 +331,42 @@ func TestIdleConnectionIsKeptForItsOwnTimeout(t *testing.T) {
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// The beginning of a request may arrive with the end of another one, so that nothing waits for its first byte.
+func TestRequestThatBeginsBehindAnotherHasItsDeadline(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(o *httpapi.Options) { o.Timeout, o.IdleTimeout = 250*time.Millisecond, time.Hour })
+	const get = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, begun := range []string{"G", "GET /nowhere HTTP/1.1\r\nHos", "POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"} {
+		c := s.dial(t)
+		_, _ = io.WriteString(c, get+get+begun)
+		replies, closed := readReplies(t, c, get+get+begun)
+		if len(replies) != 3 || replies[1].Status != 404 || replies[2].Status != 408 || !closed {
+			t.Errorf("%q got %v, closed %t", begun, replies, closed)
+		}
+	}
+}
+
+// An idle connection may also have less time than a request.
+func TestSlowRequestsOutliveAShortIdleTimeout(t *testing.T) {
+	t.Parallel()
+	const short = 250 * time.Millisecond
+	s := start(t, func(o *httpapi.Options) { o.Timeout, o.IdleTimeout = time.Hour, short })
+	testenv.Expect(t, s.Do("GET", "/nowhere", nil, nil), 404) // reads the contract, which takes a second with the race detector
+	const get = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+	c := s.dial(t)
+	for range 2 {
+		_, _ = io.WriteString(c, get[:9])
+		time.Sleep(2 * short)
+		_, _ = io.WriteString(c, get[9:])
+		if replies, _ := readReplies(t, c, get, 1); len(replies) != 1 || replies[0].Status != 404 {
+			t.Fatalf("a slow request got %v", replies)
+		}
+	}
+	if replies, closed := readReplies(t, c, get); len(replies) != 0 || !closed {
+		t.Errorf("the idle connection got %v, closed %t", replies, closed)
 	}
 }
 
