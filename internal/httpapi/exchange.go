@@ -302,8 +302,8 @@ func requestID(sent []byte) string {
 	return string(sent)
 }
 
-// newRequestID returns an id that occurs once. It is no secret, so it need not cost a system call, as those of
-// crypto/rand do.
+// newRequestID returns an id that occurs once. It is not secret, so it comes from math/rand, which is faster than
+// crypto/rand.
 func newRequestID() string {
 	var id [16]byte
 	binary.LittleEndian.PutUint64(id[:8], rand.Uint64()) //nolint:gosec // see above

@@ -40,6 +40,3 @@ func (s *Server) aliases(issuer string) []route {
 	}
 	return all
 }
-
-// literal returns a path as a pattern of Fiber that matches only this path.
-var literal = strings.NewReplacer(":", `\:`, "*", `\*`, "+", `\+`, `\`, `\\`)

@@ -250,7 +250,7 @@ func New(o Options) *Server {
 	for _, r := range slices.Concat(s.routes(), s.shortcuts(), s.aliases(o.Issuer)) {
 		if !r.isDocument() {
 			for _, method := range methodsOf(r) {
-				app.Add(method, strings.Replace(literal.Replace(r.path), idPattern, ":id", 1), s.handler(r))
+				app.Add(method, strings.Replace(r.path, idPattern, ":id", 1), s.handler(r))
 			}
 		}
 		s.addEndpoint(r)
