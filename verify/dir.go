@@ -61,7 +61,6 @@ func (d *directory) load() (Document, *Error) {
 		return Document{}, mistake(ReasonNotADirectory, "%s is a file; name the directory into which the whole ConfigMap is mounted", d.path)
 	}
 	const attempts = 3
-	var failure *Error
 	for range attempts {
 		target, err := os.Readlink(filepath.Join(d.path, dataLink))
 		if err != nil {
@@ -70,8 +69,7 @@ func (d *directory) load() (Document, *Error) {
 		if target != "" && target == d.target {
 			return d.last, nil
 		}
-		var document Document
-		document, failure = d.read(target)
+		document, failure := d.read(target)
 		after, err := os.Readlink(filepath.Join(d.path, dataLink))
 		if err != nil {
 			after = ""
@@ -84,7 +82,7 @@ func (d *directory) load() (Document, *Error) {
 		}
 		return document, failure
 	}
-	return Document{}, failure
+	return Document{}, outage(ReasonUnreachable, nil, "the directory changes faster than its files can be read")
 }
 
 // read reads the files of one volume, or those of a plain directory if target is empty.
