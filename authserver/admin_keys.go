@@ -80,7 +80,7 @@ func (k *adminKeys) load(ctx context.Context) (keys.Ring, error) {
 	case k.published != "":
 		return readPublished(k.published)
 	case k.keyring.Directory != "" && used.Generation > 0:
-		return used, nil
+		return *used, nil
 	}
 	return k.keyring.Load(ctx)
 }
@@ -136,7 +136,7 @@ func (k *adminKeys) change(ctx context.Context, policy keys.Policy, e identity.E
 		}
 	}
 	if err == nil {
-		k.recorded(ctx, k.keyring.Ring()) // a replica would do so a second later
+		k.recorded(ctx, *k.keyring.Ring()) // a replica would do so a second later
 	}
 	return caused > 0, err
 }

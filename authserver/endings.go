@@ -33,7 +33,7 @@ const keyRepeat = 10
 func (s *Server) recordRevokedKeys(ctx context.Context) {
 	done := int64(-1) // the generation whose keys are recorded
 	for look := 0; ; look++ {
-		if ring := s.keyring.Ring(); (ring.Generation != done || look%keyRepeat == 0) && s.recordRevoked(ctx, ring) {
+		if ring := s.keyring.Ring(); (ring.Generation != done || look%keyRepeat == 0) && s.recordRevoked(ctx, *ring) {
 			done = ring.Generation
 		}
 		if !pause(ctx, keyLook) {

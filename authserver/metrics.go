@@ -226,7 +226,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	ring, now := c.keyring.Ring(), c.now()
 	gauge(keyGeneration, float64(ring.Generation))
 	for _, use := range keys.Uses() {
-		if interval := c.keyring.RotationInterval(ring, use); interval > 0 {
+		if interval := c.keyring.RotationInterval(*ring, use); interval > 0 {
 			gauge(keyInterval, interval.Seconds(), string(use))
 		}
 	}

@@ -33,7 +33,7 @@ const (
 // BenchmarkLayer compares the cost of a request, over a socket, with that of bare Fiber, which parses and checks nothing.
 func BenchmarkLayer(b *testing.B) {
 	ours := httpapi.New(httpapi.Options{
-		Accounts: idle{}, Keys: &source{ring: theRing()}, Metrics: prometheus.NewRegistry(),
+		Accounts: idle{}, Keys: newSource(theRing()), Metrics: prometheus.NewRegistry(),
 		Log: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 	})
 	document := make([]byte, 1500) // about as long as that of two keys of each use

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -224,22 +225,15 @@ func (a *accounts) Introspect(ctx context.Context, token string) (identity.Intro
 }
 
 // source publishes a ring.
-type source struct {
-	mu   sync.Mutex
-	ring keys.Ring
+type source struct{ atomic.Pointer[keys.Ring] }
+
+func newSource(r keys.Ring) *source {
+	s := new(source)
+	s.Store(&r)
+	return s
 }
 
-func (s *source) Ring() keys.Ring {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ring
-}
-
-func (s *source) set(r keys.Ring) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ring = r
-}
+func (s *source) Ring() *keys.Ring { return s.Load() }
 
 // newRing returns a ring with a signing key of each use.
 func newRing(tb testing.TB, algorithm keys.Algorithm) keys.Ring {
@@ -267,7 +261,7 @@ func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
 	t.Helper()
 	fake := &accounts{}
 	options := httpapi.Options{
-		Accounts: fake, Export: fake.export, Keys: &source{ring: theRing()}, Exposure: identity.ExposureInternal,
+		Accounts: fake, Export: fake.export, Keys: newSource(theRing()), Exposure: identity.ExposureInternal,
 		Issuer: "https://auth.example", Metadata: config.Config{Issuer: "https://auth.example"}.Metadata(),
 	}
 	for _, change := range changes {

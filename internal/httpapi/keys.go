@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/valyala/fasthttp"
@@ -20,7 +19,7 @@ var documentMaxAge = []byte("public, max-age=60")
 
 // publishedKeys are the documents of one ring.
 type publishedKeys struct {
-	ring   keys.Ring
+	ring   *keys.Ring
 	all    document // of /tokens/keys
 	access document // of /.well-known/jwks.json
 }
@@ -46,31 +45,23 @@ func (s *Server) publish() (*publishedKeys, error) {
 			Message: "the signing keys are not loaded yet",
 		}
 	}
-	if p := s.published.Load(); p != nil && sameRing(p.ring, ring) {
+	if p := s.published.Load(); p != nil && p.ring == ring {
 		return p, nil
 	}
 	all, err := json.Marshal(struct {
 		Access  keys.JWKSet `json:"access_token"`
 		Refresh keys.JWKSet `json:"refresh_token"`
-	}{keys.JWKS(ring, keys.Access, true), keys.JWKS(ring, keys.Refresh, true)})
+	}{keys.JWKS(*ring, keys.Access, true), keys.JWKS(*ring, keys.Refresh, true)})
 	if err != nil {
 		return nil, err
 	}
-	access, err := json.Marshal(keys.JWKS(ring, keys.Access, false))
+	access, err := json.Marshal(keys.JWKS(*ring, keys.Access, false))
 	if err != nil {
 		return nil, err
 	}
 	p := &publishedKeys{ring: ring, all: newDocument(all), access: newDocument(access)}
 	s.published.Store(p)
 	return p, nil
-}
-
-// sameRing reports whether two rings have the same keys in the same phases. An ID is the thumbprint of
-// its key, so nothing else that is published can differ.
-func sameRing(a, b keys.Ring) bool {
-	return slices.EqualFunc(a.Keys, b.Keys, func(x, y keys.Key) bool {
-		return x.ID == y.ID && x.Use == y.Use && x.Phase == y.Phase
-	})
 }
 
 func (s *Server) allKeys(_ context.Context, x *exchange) error {

@@ -28,7 +28,7 @@ func TestKeysArePublicHalvesWithTheirThumbprints(t *testing.T) {
 	} {
 		t.Run(string(algorithm), func(t *testing.T) {
 			t.Parallel()
-			s := start(t, func(o *httpapi.Options) { o.Keys = &source{ring: newRing(t, algorithm)} })
+			s := start(t, func(o *httpapi.Options) { o.Keys = newSource(newRing(t, algorithm)) })
 			var all struct {
 				Access  jwks `json:"access_token"`
 				Refresh jwks `json:"refresh_token"`
@@ -68,7 +68,7 @@ func TestKeysArePublicHalvesWithTheirThumbprints(t *testing.T) {
 
 func TestKeysAreCachedAndFollowTheRing(t *testing.T) {
 	t.Parallel()
-	ring := &source{ring: theRing()}
+	ring := newSource(theRing())
 	s := start(t, func(o *httpapi.Options) { o.Keys = ring })
 	for _, path := range []string{"/tokens/keys", "/.well-known/jwks.json"} {
 		first := s.Do("GET", path, nil, nil)
@@ -87,12 +87,13 @@ func TestKeysAreCachedAndFollowTheRing(t *testing.T) {
 		}
 	}
 	before := s.Do("GET", "/tokens/keys", nil, nil)
-	ring.set(newRing(t, keys.ES256))
+	next := newRing(t, keys.ES256)
+	ring.Store(&next)
 	after := s.Do("GET", "/tokens/keys", header("If-None-Match", before.Header.Get("ETag")), nil)
 	if after.Status != 200 || string(after.Body) == string(before.Body) {
 		t.Errorf("after a change of the ring: %v", after)
 	}
-	ring.set(keys.Ring{})
+	ring.Store(&keys.Ring{})
 	testenv.Expect(t, s.Do("GET", "/tokens/keys", nil, nil), 503, "not loaded")
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 const (
@@ -44,7 +45,7 @@ func get(t *testing.T, s *running, path string) *testenv.Reply {
 func TestMetadataIsServedLikeTheKeys(t *testing.T) {
 	t.Parallel()
 	s := start(t, issuedBy("https://auth.example"), withPages, func(o *httpapi.Options) {
-		o.Keys = &source{} // not loaded
+		o.Keys = newSource(keys.Ring{}) // not loaded
 		o.TrustedCallerKey = "a key of the trusted caller"
 	})
 	var bodies []string

@@ -83,10 +83,10 @@ type Accounts interface {
 	Introspect(ctx context.Context, token string) (identity.Introspection, error)
 }
 
-// KeySource returns the keys to publish. It is called for each request for keys, and must be fast.
-// Before keys are loaded it returns the zero Ring.
+// KeySource returns the keys to publish: the same pointer until they change, and the zero Ring before they are loaded. It
+// is called for each request for keys, and must be fast.
 type KeySource interface {
-	Ring() keys.Ring
+	Ring() *keys.Ring
 }
 
 // Options configure a Server.

@@ -54,8 +54,9 @@ type Keyring struct {
 
 	passphrases keys.Passphrases
 	opened      atomic.Pointer[keys.Opened]
-	preparing   sync.WaitGroup // goroutines that decrypt keys
-	failed      atomic.Uint64  // failed refreshes
+	ring        atomic.Pointer[keys.Ring] // of opened
+	preparing   sync.WaitGroup            // goroutines that decrypt keys
+	failed      atomic.Uint64             // failed refreshes
 
 	// changing is held by what may take another ring into use: the watch, and the request of an administrator.
 	changing sync.Mutex
@@ -70,15 +71,15 @@ type Keyring struct {
 }
 
 // New returns a Keyring without keys; Start loads them.
-func New(c Config) *Keyring { return &Keyring{Config: c, passphrases: c.Passphrases.Passphrases()} }
-
-// Ring returns the ring in use, or the zero Ring before there are keys.
-func (k *Keyring) Ring() keys.Ring {
-	if o := k.opened.Load(); o != nil {
-		return o.Ring()
-	}
-	return keys.Ring{}
+func New(c Config) *Keyring {
+	k := &Keyring{Config: c, passphrases: c.Passphrases.Passphrases()}
+	k.ring.Store(&keys.Ring{})
+	return k
 }
+
+// Ring returns the ring in use, or the zero Ring before there are keys. It must not be modified. When another ring comes
+// into use, it returns another pointer.
+func (k *Keyring) Ring() *keys.Ring { return k.ring.Load() }
 
 // Failures returns how many refreshes have failed.
 func (k *Keyring) Failures() uint64 { return k.failed.Load() }
@@ -175,6 +176,8 @@ func (k *Keyring) use(ring keys.Ring) (*keys.Opened, error) {
 	}
 	k.Use(opened)
 	k.opened.Store(opened)
+	inUse := opened.Ring()
+	k.ring.Store(&inUse)
 	k.revoked = ring.AllRevoked(k.revoked)
 	k.preparing.Go(func() { // decrypts the keys that sign later, so no request has to wait for it
 		if err := opened.Prepare(); err != nil {

@@ -122,7 +122,7 @@ func TestStartCompletesAFirstRing(t *testing.T) {
 	if signing, ok := k.Ring().Signing(keys.Access); !ok || signing.ID != first.ID {
 		t.Error("the first key was not kept")
 	}
-	if !isComplete(k.Ring()) || store.generation != 2 ||
+	if !isComplete(*k.Ring()) || store.generation != 2 ||
 		!slices.Equal(store.events, []string{string(identity.EventKeysChanged) + " FirstKey"}) {
 		t.Errorf("generation %d, events %v", store.generation, store.events)
 	}
@@ -198,11 +198,11 @@ func TestRefreshAfterTheDatabaseLostChanges(t *testing.T) {
 	lost := one.Ring()
 	store.generation, store.files = ring.Generation, ring.Files()
 	testenv.Must(other.Change(t.Context(), rotate, identity.Event{}))(t)
-	if a, b := one.Ring(), other.Ring(); a.Generation != b.Generation || isSame(a, b) {
+	if a, b := one.Ring(), other.Ring(); a.Generation != b.Generation || isSame(*a, *b) {
 		t.Fatalf("generations %d and %d: want the same one of two rings", a.Generation, b.Generation)
 	}
 	testenv.NoError(t, one.Refresh(t.Context()))
-	if !isSame(one.Ring(), other.Ring()) {
+	if !isSame(*one.Ring(), *other.Ring()) {
 		t.Error("a replica goes on with a ring that the database has lost")
 	}
 	for _, key := range lost.Keys {
@@ -227,13 +227,13 @@ func TestRefreshAfterTheDatabaseLostChanges(t *testing.T) {
 		testenv.NoError(t, other.Refresh(t.Context()))
 		testenv.NoError(t, one.Refresh(t.Context()))
 	}
-	for _, ring := range append(used, one.Ring(), other.Ring()) {
+	for _, ring := range append(used, *one.Ring(), *other.Ring()) {
 		if key, ok := ring.Key(stolen.ID); ok && key.Phase != keys.Revoked {
 			t.Errorf("after the database lost the revocation, the key is %s in a ring of generation %d", key.Phase, ring.Generation)
 		}
 	}
 	if want := []string{string(identity.EventKeysChanged) + " KeyRevoked"}; !slices.Equal(store.events, want) || len(used) != 1 ||
-		!isSame(one.Ring(), other.Ring()) {
+		!isSame(*one.Ring(), *other.Ring()) {
 		t.Errorf("events %q, want %q; %d rings came into use", store.events, want, len(used))
 	}
 }

@@ -27,7 +27,7 @@ type issuer struct {
 	ring   atomic.Pointer[keys.Ring]
 }
 
-func (i *issuer) Ring() keys.Ring { return *i.ring.Load() }
+func (i *issuer) Ring() *keys.Ring { return i.ring.Load() }
 
 // use replaces the keys by one key of an algorithm.
 func (i *issuer) use(t *testing.T, algorithm keys.Algorithm) {
