@@ -45,6 +45,7 @@ type env struct {
 	tokens             *token.Service
 	accessKey          floorKey
 	refreshKey         floorKey
+	document           []byte   // the reply to GET /tokens/keys
 	access, refresh    []string // the current tokens, by user
 	server, floor      *process // renew only access tokens
 	rotating, rotFloor *process // replace the refresh token at each renewal
@@ -124,7 +125,7 @@ func (r *env) startFloor(ctx context.Context, rotate bool) (*process, error) {
 	}
 	p, err := launchRole(ctx, nil, roleFloor, floorOptions{
 		Address: address, DSN: r.db.DSN(r.name), Issuer: issuer,
-		Access: r.accessKey, Refresh: r.refreshKey, Rotate: rotate,
+		Access: r.accessKey, Refresh: r.refreshKey, Document: r.document, Rotate: rotate,
 	})
 	if err != nil {
 		return nil, err
@@ -191,7 +192,12 @@ func (r *env) loadKeys(ctx context.Context) error {
 	if r.accessKey, err = newFloorKey(opened.Signer(keys.Access), "at+jwt"); err != nil {
 		return err
 	}
-	r.refreshKey, err = newFloorKey(opened.Signer(keys.Refresh), "rt+jwt")
+	if r.refreshKey, err = newFloorKey(opened.Signer(keys.Refresh), "rt+jwt"); err != nil {
+		return err
+	}
+	r.document, err = json.Marshal(map[string]keys.JWKSet{
+		"access_token": keys.JWKS(ring, keys.Access, true), "refresh_token": keys.JWKS(ring, keys.Refresh, true),
+	})
 	return err
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -67,6 +66,7 @@ func (f *floor) queryRow(st floorStatement, args pgx.NamedArgs, dest ...any) err
 type floorOptions struct {
 	Address, DSN, Issuer string
 	Access, Refresh      floorKey
+	Document             []byte // the reply to GET /tokens/keys
 	Rotate               bool
 }
 
@@ -101,8 +101,7 @@ func serveFloor(ctx context.Context, o floorOptions) error {
 		return err
 	}
 	app := fiber.New(fiber.Config{DisableStartupMessage: true})
-	document := bytes.Repeat([]byte("k"), 500) // as long as that of one key of each use
-	app.Get("/tokens/keys", func(c *fiber.Ctx) error { return c.Send(document) })
+	app.Get("/tokens/keys", func(c *fiber.Ctx) error { return c.Send(f.Document) })
 	app.Get("/users", f.user)
 	app.Post("/tokens", f.renew)
 	app.Post("/tokens/signin", f.signIn)
