@@ -5,7 +5,10 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
@@ -24,7 +27,11 @@ var auditMark = slog.String("log", "audit")
 // Warnings, errors and the audit trail, which may be in the log only, are written at once, after all lines before them.
 func newLog(w io.Writer, settings config.Config) (log *slog.Logger, flush func()) {
 	delayed := newDelayedWriter(w, logDelay)
-	return slog.New(promptHandler{newHandler(delayed, settings), delayed, slog.LevelWarn}), func() { _ = delayed.flush() }
+	h := newHandler(delayed, settings)
+	if settings.LogFormat != "text" {
+		h = similarHandler{Handler: h, out: delayed}
+	}
+	return slog.New(promptHandler{h, delayed, slog.LevelWarn}), func() { _ = delayed.flush() }
 }
 
 func newHandler(w io.Writer, settings config.Config) slog.Handler {
@@ -61,6 +68,113 @@ func (h promptHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (h promptHandler) WithGroup(name string) slog.Handler {
 	h.Handler = h.Handler.WithGroup(name)
 	return h
+}
+
+// similarHandler writes the same lines as the JSON handler that it contains, and faster those that have the level and the
+// message of the first line after WithAttrs. It keeps what the JSON handler wrote of them, and adds only the time and
+// plain attributes. See docs/decisions/0063-lines-of-requests-have-a-common-part.md.
+type similarHandler struct {
+	slog.Handler
+	out    *delayedWriter
+	attrs  string                      // of WithAttrs, as in a line
+	common *atomic.Pointer[commonPart] // nil: there are no attributes
+}
+
+// commonPart is what is equal in lines with the same level, message and attributes of WithAttrs.
+type commonPart struct {
+	level   slog.Level
+	message string
+	text    string // from the comma after the time to the comma before the next attribute
+}
+
+func (h similarHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return similarHandler{
+		h.Handler.WithAttrs(attrs), h.out,
+		h.attrs + strings.TrimPrefix(membersOf(slog.LevelInfo, "", attrs), membersOf(slog.LevelInfo, "", nil)),
+		new(atomic.Pointer[commonPart]),
+	}
+}
+
+func (h similarHandler) WithGroup(name string) slog.Handler { return h.Handler.WithGroup(name) }
+
+// membersOf returns what the JSON handler writes after the time: ,"level":"INFO" and so on.
+func membersOf(level slog.Level, message string, attrs []slog.Attr) string {
+	var line strings.Builder
+	h := slog.NewJSONHandler(&line, &slog.HandlerOptions{Level: level}).WithAttrs(attrs)
+	_ = h.Handle(context.Background(), slog.NewRecord(time.Time{}, level, message, 0))
+	return "," + line.String()[len("{"):line.Len()-len("}\n")]
+}
+
+func (h similarHandler) Handle(ctx context.Context, r slog.Record) error {
+	var space [512]byte
+	if line, ok := h.line(space[:0], r); ok {
+		_, err := h.out.Write(line)
+		return err
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// line appends the line of a record, if it is similar to the first one.
+func (h similarHandler) line(line []byte, r slog.Record) (_ []byte, similar bool) {
+	if second := r.Time.Unix(); h.common == nil || second < 0 || second > lastUsualSecond {
+		return nil, false
+	}
+	common := h.common.Load()
+	if common == nil {
+		common = &commonPart{r.Level, r.Message, membersOf(r.Level, r.Message, nil) + h.attrs}
+		h.common.Store(common)
+	}
+	if r.Level != common.level || r.Message != common.message {
+		return nil, false
+	}
+	line = append(line, `{"time":"`...)
+	line = append(r.Time.AppendFormat(line, time.RFC3339Nano), '"')
+	line = append(line, common.text...)
+	similar = true
+	r.Attrs(func(a slog.Attr) bool {
+		line, similar = appendPlain(line, a)
+		return similar
+	})
+	return append(line, "}\n"...), similar
+}
+
+// lastUsualSecond is in the year 9998. The JSON handler writes years of more than four digits differently.
+const lastUsualSecond = 253370764800
+
+// appendPlain appends an attribute that JSON contains as it is. It reports false for others.
+func appendPlain(line []byte, a slog.Attr) (_ []byte, ok bool) {
+	if !isPlain(a.Key) {
+		return line, false
+	}
+	line = append(line, ',', '"')
+	line = append(line, a.Key...)
+	line = append(line, '"', ':')
+	switch a.Value.Kind() {
+	case slog.KindString:
+		text := a.Value.String()
+		if !isPlain(text) {
+			return line, false
+		}
+		line = append(line, '"')
+		line = append(line, text...)
+		line = append(line, '"')
+	case slog.KindInt64:
+		line = strconv.AppendInt(line, a.Value.Int64(), 10)
+	case slog.KindDuration:
+		line = strconv.AppendInt(line, int64(a.Value.Duration()), 10)
+	default:
+		return line, false
+	}
+	return line, true
+}
+
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '"' || s[i] == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // delayedWriter collects lines and writes them together. If a write fails, the lines are lost and the next ones are
