@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -235,13 +236,10 @@ func (x *exchange) logFailure(status int) {
 }
 
 // method returns the method as a label. All unknown methods share one label.
-func (x *exchange) method() string {
-	switch m := string(x.http.Method()); m {
-	case "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH":
-		return m
-	default:
-		return "other"
-	}
+func (x *exchange) method() string { return cmp.Or(methodLabels[string(x.http.Method())], "other") }
+
+var methodLabels = map[string]string{
+	"GET": "GET", "HEAD": "HEAD", "POST": "POST", "PUT": "PUT", "PATCH": "PATCH", "DELETE": "DELETE", "OPTIONS": "OPTIONS",
 }
 
 // fail writes an error reply for any error. An internal cause is only logged; the caller gets the request id.
