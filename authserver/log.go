@@ -88,26 +88,24 @@ type commonPart struct {
 }
 
 func (h similarHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return similarHandler{
-		h.Handler.WithAttrs(attrs), h.out,
-		h.attrs + strings.TrimPrefix(membersOf(slog.LevelInfo, "", attrs), membersOf(slog.LevelInfo, "", nil)),
-		new(atomic.Pointer[commonPart]),
-	}
+	ctx, level := context.Background(), slog.LevelInfo // any level has the same attributes
+	added := strings.TrimPrefix(membersOf(ctx, level, "", attrs), membersOf(ctx, level, "", nil))
+	return similarHandler{h.Handler.WithAttrs(attrs), h.out, h.attrs + added, new(atomic.Pointer[commonPart])}
 }
 
 func (h similarHandler) WithGroup(name string) slog.Handler { return h.Handler.WithGroup(name) }
 
 // membersOf returns what the JSON handler writes after the time: ,"level":"INFO" and so on.
-func membersOf(level slog.Level, message string, attrs []slog.Attr) string {
+func membersOf(ctx context.Context, level slog.Level, message string, attrs []slog.Attr) string {
 	var line strings.Builder
 	h := slog.NewJSONHandler(&line, &slog.HandlerOptions{Level: level}).WithAttrs(attrs)
-	_ = h.Handle(context.Background(), slog.NewRecord(time.Time{}, level, message, 0))
+	_ = h.Handle(ctx, slog.NewRecord(time.Time{}, level, message, 0))
 	return "," + line.String()[len("{"):line.Len()-len("}\n")]
 }
 
 func (h similarHandler) Handle(ctx context.Context, r slog.Record) error {
 	var space [512]byte
-	if line, ok := h.line(space[:0], r); ok {
+	if line, ok := h.line(ctx, space[:0], r); ok {
 		_, err := h.out.Write(line)
 		return err
 	}
@@ -115,13 +113,13 @@ func (h similarHandler) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // line appends the line of a record, if it is similar to the first one.
-func (h similarHandler) line(line []byte, r slog.Record) (_ []byte, similar bool) {
+func (h similarHandler) line(ctx context.Context, line []byte, r slog.Record) (_ []byte, similar bool) {
 	if second := r.Time.Unix(); h.common == nil || second < 0 || second > lastUsualSecond {
 		return nil, false
 	}
 	common := h.common.Load()
 	if common == nil {
-		common = &commonPart{r.Level, r.Message, membersOf(r.Level, r.Message, nil) + h.attrs}
+		common = &commonPart{r.Level, r.Message, membersOf(ctx, r.Level, r.Message, nil) + h.attrs}
 		h.common.Store(common)
 	}
 	if r.Level != common.level || r.Message != common.message {
