@@ -6,6 +6,7 @@
 package testenv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/freeport"
 )
 
 var exit struct {
@@ -115,22 +118,16 @@ func Must[T any](value T, err error) func(testing.TB) T {
 // Err returns the error of a call that also returns a value.
 func Err(_ any, err error) error { return err }
 
-// FreeAddress returns an address of this machine with a free port, which another process can take in the meantime.
+// FreeAddress returns an address of this machine with a free port, as freeport.Choose does.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	NoError(t, err)
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(t)))
 }
 
-// FreePort returns the port of FreeAddress.
+// FreePort is freeport.Choose.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	_, port, _ := net.SplitHostPort(FreeAddress(t))
-	number, err := strconv.Atoi(port)
-	NoError(t, err)
-	return number
+	return Must(freeport.Choose(context.Background()))(t)
 }
 
 // Clock is a time that tests set. The zero value runs with the clock of the machine; Set stops it.

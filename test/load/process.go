@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/freeport"
 )
 
 // A process is a measured program.
@@ -154,11 +156,8 @@ func readStat(pid int) (s stat, err error) {
 }
 
 func freeAddress() (string, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+	port, err := freeport.Choose(background)
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 
 // The roles of this program's child processes. The environment names the role, so a test binary can have it too.

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/freeport"
 )
 
 const (
@@ -194,7 +196,7 @@ func fetch(ctx context.Context, cache string, progress io.Writer) (_ string, err
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	port, err := freePort(ctx)
+	port, err := freeport.Choose(ctx)
 	if err != nil {
 		return "", err
 	}

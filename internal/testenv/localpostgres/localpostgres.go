@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/freeport"
 )
 
 const (
@@ -101,7 +103,7 @@ func (s *Server) startOnSomePort(ctx context.Context) error {
 	for try := 1; ; try++ {
 		s.port = s.options.Port
 		if s.port == 0 {
-			port, err := freePort(ctx)
+			port, err := freeport.Choose(ctx)
 			if err != nil {
 				return err
 			}
@@ -113,15 +115,6 @@ func (s *Server) startOnSomePort(ctx context.Context) error {
 		}
 		s.log.Reset()
 	}
-}
-
-func freePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback+":0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
 }
 
 // StartAgain starts a stopped server on the same port.
