@@ -1,4 +1,4 @@
-// Package freeport chooses ports for programs that have to be told their port.
+// Package freeport chooses ports for programs that need one in their settings.
 //
 // The kernel could choose them too, but it gives the same numbers to outgoing connections. Whenever other tests run, such
 // a connection may have the number before the program listens, and the program then fails to start.
