@@ -610,7 +610,7 @@ func TestSMTPSendThatIsCanceledEndsAtOnce(t *testing.T) {
 		<-released // like a tarpit
 		return nil
 	}}
-	p.open(t, "127.0.0.1:0", false)
+	p.open(t, testenv.FreeAddress(t), false)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-reached; cancel() }()
 	err := conn(t, transport(t, p.options())).Send(ctx, aMessage(1), Letter{Subject: "x", Text: "x"})
@@ -722,7 +722,7 @@ func TestSMTPIdleConnectionIsClosedWithQuit(t *testing.T) {
 
 func TestSMTPServerThatIsBackIsUsedAgain(t *testing.T) {
 	p := &post{}
-	p.open(t, "127.0.0.1:0", false)
+	p.open(t, testenv.FreeAddress(t), false)
 	s := transport(t, p.options())
 	l := conn(t, s)
 	testenv.NoError(t, sendOne(t, l, aMessage(1)))

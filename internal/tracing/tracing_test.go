@@ -139,9 +139,7 @@ func TestTracerDoesNotWaitForTheCollector(t *testing.T) {
 			sink.Reply(answer)
 			o := options(sink.URL, log)
 			if answer == nil {
-				l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
-				testenv.NoError(t, l.Close())
-				o.URL = "http://" + l.Addr().String()
+				o.URL = "http://" + testenv.FreeAddress(t)
 			}
 			o.Header = map[string]string{"Authorization": "Bearer the-credential"}
 			tracer := start(t, o)
@@ -195,15 +193,14 @@ func TestTracerFollowsNoRedirect(t *testing.T) {
 func TestTracerExportsToACollectorThatWasRestarted(t *testing.T) {
 	t.Parallel()
 	sink, log := otlpsink.Start(t), &testenv.Output{}
-	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	testenv.NoError(t, l.Close())
-	o := options("http://"+l.Addr().String(), log)
+	address := testenv.FreeAddress(t)
+	o := options("http://"+address, log)
 	o.BatchTime = 30 * time.Second
 	tracer := start(t, o)
 	request(tracer, span.Origin{})
 	time.Sleep(100 * time.Millisecond) // the first export fails
 	restarted := &http.Server{Handler: sink, ReadHeaderTimeout: time.Second}
-	l = testenv.Must(net.Listen("tcp", l.Addr().String()))(t)
+	l := testenv.Must(net.Listen("tcp", address))(t)
 	t.Cleanup(func() { _ = restarted.Close() })
 	go func() { _ = restarted.Serve(l) }()
 	testenv.Until(t, 10*time.Second, "the spans are exported", func() bool { return tracer.Stats().Exported == 2 })
