@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -439,5 +440,73 @@ func TestTargetSessionAttrsAcceptServersWithoutWrites(t *testing.T) {
 			}
 			unavailable(t, 5*time.Second, "no writes", func() error { return store.Ready(t.Context()) })
 		}
+	}
+}
+
+// breaker is a way to a server. It refuses connections, or ends them at their first statement.
+type breaker struct {
+	net.Listener
+	refuses, breaks atomic.Bool
+}
+
+func newBreaker(t *testing.T, server postgres.Config) *breaker {
+	t.Helper()
+	b := &breaker{Listener: testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)}
+	t.Cleanup(func() { _ = b.Close() })
+	go func() {
+		for {
+			in, err := b.Accept()
+			if err != nil {
+				return
+			}
+			go b.serve(in, net.JoinHostPort(server.Host, strconv.Itoa(server.Port)))
+		}
+	}()
+	return b
+}
+
+func (b *breaker) serve(in net.Conn, server string) {
+	defer in.Close()
+	if b.refuses.Load() {
+		return
+	}
+	out, err := net.Dial("tcp", server)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
+	data := make([]byte, 4096)
+	for {
+		n, err := in.Read(data)
+		if err != nil || b.breaks.Load() && data[0] == 'Q' {
+			return
+		}
+		if _, err := out.Write(data[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// If a new connection breaks while it is checked, the driver cancels its statement and tries the next host, both at the
+// same time. The race detector finds what they share.
+func TestFailoverFromAHostThatBreaksNewConnections(t *testing.T) {
+	t.Parallel()
+	_, direct := ownServer(t)
+	one, other := newBreaker(t, direct), newBreaker(t, direct)
+	c := direct
+	c.Host, c.Ports = "127.0.0.1,127.0.0.1", []int{one.Addr().(*net.TCPAddr).Port, other.Addr().(*net.TCPAddr).Port}
+	other.refuses.Store(true)
+	testenv.NoError(t, postgrestest.Open(t, direct).Migrate(t.Context()))
+	store := postgrestest.Open(t, c)
+	for range 10 {
+		testenv.Until(t, patience, "the only host that works is used", func() bool { return store.Ready(t.Context()) == nil })
+		other.refuses.Store(false)
+		one.breaks.Store(true)
+		store.Reset()
+		testenv.Until(t, patience, "the next host is used", func() bool { return store.Ready(t.Context()) == nil })
+		one.breaks.Store(false)
+		one.refuses.Store(true)
+		one, other = other, one
 	}
 }

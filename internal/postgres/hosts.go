@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -150,8 +151,7 @@ func (h *hosts) observe(cc *pgx.ConnConfig, first int, end func()) {
 		h.note(first, -1)
 	}
 	var opened atomic.Bool
-	var latest *serverConn
-	var firstAddress, address string
+	var firstAddress atomic.Pointer[string]
 	cc.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
 		addresses, err := lookup(ctx, host)
 		if err != nil {
@@ -163,27 +163,28 @@ func (h *hosts) observe(cc *pgx.ConnConfig, first int, end func()) {
 		if opened.Load() { // a request to cancel the statement of this connection
 			return h.dialToCancel(ctx, dial, network, target)
 		}
-		address, firstAddress = target, cmp.Or(firstAddress, target)
+		// If admit failed, the driver cancels its statement, at the same time as it tries the next host.
+		firstAddress.CompareAndSwap(nil, &target)
 		conn, err := dial(ctx, network, target)
 		if err != nil {
 			failed()
 			return nil, err
 		}
-		latest = &serverConn{Conn: conn, hosts: h, failed: failed}
-		return latest, nil
+		return &serverConn{Conn: conn, address: target, hosts: h, failed: failed}, nil
 	}
 	cc.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		report, err := h.admit(ctx, conn)
 		if err != nil {
 			return err
 		}
-		if err := h.register(latest, report); err != nil {
+		server := serverConnOf(conn)
+		if err := h.register(server, report); err != nil {
 			return err
 		}
-		conn.CustomData()[network] = latest
+		conn.CustomData()[network] = server
 		opened.Store(true)
-		latest.admitted.Store(true)
-		if first != unknown && address == firstAddress { // perhaps without TLS, after it was refused
+		server.admitted.Store(true)
+		if first != unknown && server.address == *firstAddress.Load() { // perhaps without TLS, after it was refused
 			h.note(-1, first)
 		}
 		end()
@@ -229,11 +230,21 @@ const (
 type serverConn struct {
 	net.Conn
 
+	address  string
 	hosts    *hosts
 	failed   func()
 	history  history
 	admitted atomic.Bool
 	former   atomic.Bool // another server has replaced this one
+}
+
+// serverConnOf returns the network connection that the DialFunc of observe has opened for conn.
+func serverConnOf(conn *pgconn.PgConn) *serverConn {
+	c := conn.Conn()
+	if encrypted, ok := c.(*tls.Conn); ok {
+		c = encrypted.NetConn()
+	}
+	return c.(*serverConn)
 }
 
 // Close also counts a connection that was closed before it could be used as failed.
