@@ -24,7 +24,7 @@ var (
 	chosen = map[int]bool{}
 )
 
-// Choose returns a port that is free at every address of this machine, and that this process has not chosen before.
+// Choose returns a port that is free at the loopback address, and that this process has not chosen before.
 // Another process can take it in the meantime, but only one that also chooses at random.
 func Choose(ctx context.Context) (int, error) {
 	for range 1000 {
@@ -45,8 +45,9 @@ func choose(port int) bool {
 	return !again
 }
 
-// isFree reports whether a program could listen at every address.
+// isFree reports whether a program could listen at the loopback address. On Linux none listens at all addresses then. The
+// others are not tried, because macOS asks its user whether a program may accept connections there.
 func isFree(ctx context.Context, port int) bool {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+strconv.Itoa(port))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
 	return err == nil && l.Close() == nil
 }

@@ -26,7 +26,7 @@ func TestChosenPortsDifferAndAreNotThoseOfConnections(t *testing.T) {
 	}
 }
 
-func TestAPortIsFreeOnlyIfItIsAtEveryAddress(t *testing.T) {
+func TestAPortWithAListenerIsNotFree(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
 		l, err := net.Listen("tcp", address)
