@@ -70,8 +70,8 @@ func (h promptHandler) WithGroup(name string) slog.Handler {
 	return h
 }
 
-// similarHandler writes the same lines as the JSON handler that it contains, and faster those that have the level and the
-// message of the first line after WithAttrs. It keeps what the JSON handler wrote of them, and adds only the time and
+// similarHandler writes the same lines as the JSON handler that it contains. Lines with the level and the message of the
+// first one after WithAttrs take less time: it keeps what the JSON handler writes of them, and adds only the time and
 // plain attributes. See docs/decisions/0063-lines-of-requests-have-a-common-part.md.
 type similarHandler struct {
 	slog.Handler
